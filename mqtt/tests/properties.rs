@@ -470,9 +470,7 @@ fn a_property_cut_by_the_property_length_is_malformed() {
     for row in &TABLE {
         for &place in row.legal {
             let role = *match place {
-                In(P::Publish) | In(P::Disconnect) if matches!(row.id, 0x0B | 0x1C) => {
-                    &Role::Client
-                }
+                In(P::Publish | P::Disconnect) if matches!(row.id, 0x0B | 0x1C) => &Role::Client,
                 In(p) => &receivers(p)[0],
                 Will => &Role::Server,
             };
