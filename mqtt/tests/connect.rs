@@ -45,7 +45,8 @@ fn w04_unknown_levels_are_told_from_wrong_names_and_answered_in_their_shape() {
     let v3 = [&field(b"id")[..]];
     let id = field(b"id");
     let v5 = [&[0][..], &id];
-    let cases: [(&[u8], u8, &[&[u8]], ConnectVersion, Version); 9] = [
+    type Case<'a> = (&'a [u8], u8, &'a [&'a [u8]], ConnectVersion, Version);
+    let cases: [Case<'_>; 9] = [
         (b"MQTT", 6, &v5, ConnectVersion::UnsupportedLevel(6), Version::V5),
         (b"MQTT", 6, &v3, ConnectVersion::UnsupportedLevel(6), Version::V5),
         (b"MQTT", 9, &v3, ConnectVersion::UnsupportedLevel(9), Version::V311),

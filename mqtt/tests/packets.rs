@@ -342,7 +342,8 @@ fn s31_user_properties_and_then_the_reason_string_are_left_out_to_fit() {
     };
     use PacketType::{PubAck, PubComp, PubRec, PubRel, UnsubAck};
     let unsuback = SubAck { reasons: &[0x11], ..suback };
-    let all: [(&str, usize, Box<dyn Fn(&mut Vec<u8>, u32) -> bool>); 9] = [
+    type EncodeWithin<'a> = Box<dyn Fn(&mut Vec<u8>, u32) -> bool + 'a>;
+    let all: [(&str, usize, EncodeWithin<'_>); 9] = [
         ("PUBACK", 5, Box::new(move |o, m| ack.encode_within(o, v, PubAck, m))),
         ("PUBREC", 5, Box::new(move |o, m| ack.encode_within(o, v, PubRec, m))),
         ("PUBREL", 5, Box::new(move |o, m| ack.encode_within(o, v, PubRel, m))),
