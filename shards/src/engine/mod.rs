@@ -7,6 +7,10 @@ pub mod ids;
 pub mod input;
 pub mod mail;
 pub mod message;
+pub mod retained;
+pub mod route;
+pub mod subs;
+pub mod wheel;
 
 use effects::Effects;
 use ids::Now;
