@@ -19,21 +19,18 @@ pub(crate) mod shape;
 mod slots;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use super::ids::{SHARDS_MAX, ShardId, ShardSet};
 use grid::{Grid, GridWriter};
 use hashbrown::HashMap;
 use registry::{Registry, SHAPES_MAX};
-use shape::{HashedFilter, HashedTopic, LEVELS_MAX, LevelHasher, Shape};
+use shape::{HashedFilter, HashedTopic, LEVELS_FAST, LEVELS_MAX, LevelHasher, Shape};
 use std::sync::Arc;
 
 /// log2 of the buckets at the start, and the most doublings: 2^25 buckets, 80 million routes.
 const BASE_BITS: u32 = 11;
 const LEVEL_MAX: u32 = 14;
-
-/// Levels hashed on the fast path; topics are rarely deeper.
-const LEVELS_FAST: usize = 16;
 
 /// Probes in flight at once: what a core's line fill buffers hold.
 const BATCH: usize = 16;

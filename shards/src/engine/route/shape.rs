@@ -13,6 +13,9 @@
 /// level. Bounded by the fingerprint's 44 bits, which hold a set of levels and one flag.
 pub(crate) const LEVELS_MAX: usize = 43;
 
+/// Levels hashed on the fast path; topics are rarely deeper.
+pub(crate) const LEVELS_FAST: usize = 16;
+
 const K0: u64 = 0x9e37_79b9_7f4a_7c15;
 const K1: u64 = 0xa076_1d64_78bd_642f;
 const K2: u64 = 0xe703_7ed1_a0b4_28db;
@@ -34,11 +37,6 @@ impl Shape {
     /// A filter without wildcards has such a shape.
     pub(crate) fn is_exact(self) -> bool {
         self.plus == 0 && !self.multi
-    }
-
-    /// Topics that begin with `$` do not match. [S-51]
-    pub(crate) fn starts_wild(self) -> bool {
-        self.plus & 1 != 0 || self.levels == 0
     }
 }
 
