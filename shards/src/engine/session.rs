@@ -59,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) expiry_s: u32,
     /// Of the shard's publish counter: the last publish that already found this session.
     pub(crate) mark: u32,
+    /// Its place among the targets of that publish.
+    pub(crate) place: u32,
     /// The packet id used last.
     pub(crate) last_packet_id: u16,
     pub(crate) listener: u16,
@@ -184,6 +186,11 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) fn is_idle(&self) -> bool {
         self.inflight.is_empty() && self.queue.is_empty()
+    }
+
+    /// Whether there is something that a socket with room could take.
+    pub(crate) fn has_work(&self) -> bool {
+        self.resend_at < self.inflight.len() || !self.queue.is_empty()
     }
 
     /// Position of a packet id in `inflight`. Acknowledgements come in order almost always, so the
@@ -340,24 +347,6 @@ impl Queue {
         self.levels[at].waiting.push_back((seq, copy));
     }
 
-    /// Puts a copy back in front: it was taken but could not be sent.
-    pub(crate) fn push_front(&mut self, copy: Copy) {
-        if copy.replay {
-            self.replay += 1;
-        } else {
-            self.bytes += copy.msg.queue_bytes();
-        }
-        let entry = (self.seq.wrapping_sub(self.len() as u32 + 1), copy);
-        if entry.1.qos == QoS::AtMostOnce {
-            self.qos0.push_front(entry);
-        } else if let Some(level) = self.levels.first_mut() {
-            level.waiting.push_front(entry);
-        } else {
-            let waiting = VecDeque::from([entry]);
-            self.levels.push(Level { priority: 0, credit: 0, waiting });
-        }
-    }
-
     fn forget(&mut self, copy: &Copy) {
         if copy.replay {
             self.replay -= 1;
@@ -396,8 +385,7 @@ impl Queue {
 
     fn next_level(&mut self) -> Option<usize> {
         let first = self.levels.iter().position(|l| !l.waiting.is_empty())?;
-        let with_credit =
-            self.levels.iter().position(|l| !l.waiting.is_empty() && l.credit > 0);
+        let with_credit = self.levels.iter().position(|l| !l.waiting.is_empty() && l.credit > 0);
         if let Some(at) = with_credit {
             return Some(at);
         }
