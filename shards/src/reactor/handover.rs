@@ -57,6 +57,9 @@ impl Net {
         let Some(Cold::Moving { to, ring: target, tries, .. }) = conn.cold.as_deref_mut() else {
             return;
         };
+        if *to == self.me {
+            return self.rename(id);
+        }
         let rings = self.shared.rings(*to);
         while usize::from(*tries) < rings.len() && !rings[usize::from(*tries)].reserve() {
             *tries += 1;
@@ -80,6 +83,16 @@ impl Net {
         .user_data(token::of_conn(Kind::SendFd, id));
         // SAFETY: points to no memory.
         unsafe { self.submit(ring, entry) }
+    }
+
+    /// A move to the shard where the connection is already: it gets a new id, nothing else.
+    fn rename(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let (ring, slot) = (conn.ring, conn.slot);
+        let Some(Cold::Moving { parcel, .. }) = conn.cold.take().map(|c| *c) else { return };
+        self.conns.free(id);
+        self.shared.stats(self.me).handed_over.inc();
+        self.lanes.send_connection(self.me, ring, slot, parcel);
     }
 
     pub(super) fn on_fd_sent(&mut self, id: ConnId, result: i32) {

@@ -145,6 +145,7 @@ impl<M: Machine> NetTask<M> {
         self.perform();
         self.net.finish_turn();
         self.send_out();
+        self.net.publish_gauges();
         handled
     }
 
@@ -359,7 +360,6 @@ impl Net {
             self.arm_recv(id);
         }
         self.drive_accepts();
-        self.publish_gauges();
     }
 
     fn send_mail(&mut self, fx: &mut Effects) {

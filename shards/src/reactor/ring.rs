@@ -95,7 +95,7 @@ impl Ring {
             .setup_cqsize(size.cq_entries)
             .setup_clamp()
             .dontfork()
-            .build(SQ_ENTRIES)?;
+            .build(SQ_ENTRIES.min(size.cq_entries))?;
         io.submitter().register_files_sparse(size.table)?;
         let buffers = Buffers::new(size.buffers, size.buffer_bytes);
         // SAFETY: the entries are page-aligned, `size.buffers` long, and live as long as the ring

@@ -1,6 +1,8 @@
 //! Machines much simpler than a broker, and clients of them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod router;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -274,4 +276,21 @@ pub fn finish(node: Node) -> StatsSnapshot {
     node.stop();
     node.join().expect("join");
     stats
+}
+
+/// Has the kernel send RST instead of FIN when the stream is dropped.
+pub fn reset_on_drop(stream: &TcpStream) {
+    use std::os::fd::AsRawFd;
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: passes one linger with its size.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+    };
+    assert_eq!(result, 0);
 }
