@@ -11,8 +11,8 @@ use crate::{checked, deps, needs, root, sources};
 enum Run {
     /// A command line, with variables to set.
     Shell(&'static str, &'static [(&'static str, &'static str)]),
-    /// The first if the probe succeeds, else the second.
-    Either { probe: &'static str, with: &'static str, without: &'static str },
+    /// The first if the probe succeeds, else the second, which prints in another format.
+    Either { probe: &'static str, with: &'static str, without: (&'static str, Format) },
     /// A check of this program.
     Own(fn() -> Result<(), String>),
 }
@@ -88,16 +88,19 @@ const STEPS: &[Step] = &[
         Run::Either {
             probe: "cargo nextest --version",
             with: "cargo nextest run --locked --workspace --profile ci",
-            without: "cargo test --locked --workspace --no-fail-fast --lib --bins --tests",
+            without: (
+                "cargo test --locked --workspace --no-fail-fast --lib --bins --tests",
+                Format::Libtest,
+            ),
         },
-        Format::Rust,
+        Format::Nextest,
         When::Always,
         45,
     ),
     step(
         "doc tests",
         shell("cargo test --locked --workspace --no-fail-fast --doc"),
-        Format::Rust,
+        Format::Libtest,
         When::Always,
         30,
     ),
@@ -183,19 +186,18 @@ fn skipped(when: &When) -> Option<String> {
 }
 
 fn execute(step: &Step, counts: &mut Counts) -> Result<(), String> {
-    let (line, vars): (&str, &[(&str, &str)]) = match &step.run {
+    let (line, format, vars): (&str, Format, &[(&str, &str)]) = match &step.run {
         Run::Own(check) => return check(),
-        Run::Shell(line, vars) => (line, vars),
-        Run::Either { probe, with, without } => {
-            (if needs::probe(probe) { with } else { without }, &[])
-        }
+        Run::Shell(line, vars) => (line, step.format, vars),
+        Run::Either { probe, with, .. } if needs::probe(probe) => (with, step.format, &[]),
+        Run::Either { without: (line, format), .. } => (line, *format, &[]),
     };
     println!("$ {line}");
     let limit = Duration::from_secs(step.minutes * 60);
     let mut job = Job::shell(line);
     job.vars(vars);
-    job.run(limit, &mut |text| counts.read(step.format, text))?;
-    match (step.format, counts.passed + counts.failed) {
+    job.run(limit, &mut |text| counts.read(format, text))?;
+    match (format, counts.passed + counts.failed) {
         (Format::None, _) => Ok(()),
         // Documentation may have no tests; everything else that runs none has lost them.
         (_, 0) if step.name != "doc tests" => Err("it ran no tests".to_owned()),
@@ -254,10 +256,10 @@ mod tests {
 
     #[test]
     fn a_test_step_that_ran_no_tests_has_failed() {
-        let silent = step("t", shell("true"), Format::Rust, When::Always, 1);
+        let silent = step("t", shell("true"), Format::Libtest, When::Always, 1);
         assert!(matches!(perform(&silent).outcome, Outcome::Failed(_)));
         let counted = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
-        let counted = perform(&step("t", shell(counted), Format::Rust, When::Always, 1));
+        let counted = perform(&step("t", shell(counted), Format::Libtest, When::Always, 1));
         assert!(matches!(counted.outcome, Outcome::Passed));
         assert_eq!(counted.counts.passed, 2);
     }

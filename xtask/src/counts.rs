@@ -5,8 +5,10 @@
 pub(crate) enum Format {
     /// Nobody counts here.
     None,
-    /// cargo-nextest or libtest.
-    Rust,
+    /// cargo-nextest, which also shows what libtest printed for a failed test.
+    Nextest,
+    /// libtest.
+    Libtest,
     /// pytest.
     Pytest,
 }
@@ -25,11 +27,10 @@ impl Counts {
         let line = line.trim().trim_matches('=').trim();
         let summary = match format {
             Format::None => None,
-            Format::Rust => line.strip_prefix("test result:").or_else(|| {
-                line.strip_prefix("Summary [")
-                    .and_then(|line| line.split_once("run: "))
-                    .map(|l| l.1)
-            }),
+            Format::Libtest => line.strip_prefix("test result:"),
+            Format::Nextest => {
+                line.strip_prefix("Summary [").and_then(|line| Some(line.split_once("run: ")?.1))
+            }
             Format::Pytest => line
                 .rsplit_once(" in ")
                 .filter(|(_, took)| took.starts_with(|c: char| c.is_ascii_digit()))
@@ -82,15 +83,15 @@ mod tests {
     fn summaries_of_all_runners_are_summed() {
         let nextest = "     Summary [   1.034s] 39 tests run: 34 passed (1 slow), 2 failed, \
                        1 timed out, 2 exec failed, 4 skipped";
-        assert_eq!(counted(Format::Rust, &[nextest]), (34, 5));
+        assert_eq!(counted(Format::Nextest, &[nextest]), (34, 5));
         let one = "\u{1b}[32;1m     Summary\u{1b}[0m [   0.004s] \u{1b}[1m1\u{1b}[0m test run: \
                    \u{1b}[1m1\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, 0 skipped";
-        assert_eq!(counted(Format::Rust, &[one]), (1, 0));
+        assert_eq!(counted(Format::Nextest, &[one]), (1, 0));
         let libtest = [
             "test result: ok. 9 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
         ];
-        assert_eq!(counted(Format::Rust, &libtest), (10, 2));
+        assert_eq!(counted(Format::Libtest, &libtest), (10, 2));
         let pytest = [
             "===== 3 failed, 12 passed, 2 skipped, 1 error in 12.30s =====",
             "7 passed in 0.51s",
@@ -103,7 +104,8 @@ mod tests {
     fn other_lines_count_nothing() {
         let lines = ["12 passed, 0 failed", "3 packets passed in order", "test a ... ok", ""];
         assert_eq!(counted(Format::Pytest, &lines), (0, 0));
-        assert_eq!(counted(Format::Rust, &lines), (0, 0));
+        assert_eq!(counted(Format::Nextest, &lines), (0, 0));
+        assert_eq!(counted(Format::Nextest, &["test result: FAILED. 0 passed; 1 failed"]), (0, 0));
         assert_eq!(counted(Format::None, &["test result: ok. 9 passed"]), (0, 0));
     }
 }

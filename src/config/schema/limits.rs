@@ -5,7 +5,7 @@ use crate::config::field::choice;
 use crate::config::section::section;
 
 section! {
-    /// What the whole broker may hold. [listeners] and [mqtt] limit single listeners and clients.
+    /// What the whole broker may hold. `[[listeners]]` and `[mqtt]` limit single ones.
     pub struct Limits {
         /// Open connections. 0: as many as the limit on descriptors and the rings allow.
         max_connections: u32 = 0, [0..=16_777_216], Live;
@@ -47,7 +47,7 @@ section! {
     /// What the broker does when a shard falls behind: first refuse new connections, then drop
     /// QoS 0, then pause publishers; never drop what it acknowledged.
     pub struct Overload {
-        /// Whether it does anything. Off: only [limits] hold.
+        /// Whether it does anything. Off: only `[limits]` hold.
         enabled: bool = true, Live;
         /// Time between looks at lag, memory and descriptors.
         check_interval_ms: u32 = 100, [10..=60_000], Live;

@@ -11,8 +11,8 @@ use crate::config::section::section;
 section! {
     /// One table for each socket that clients connect to. Without any, the broker listens on
     /// loopback alone, as the two tables here say; a table of yours replaces both. To serve a
-    /// network: url = "tcp://0.0.0.0:1883" and url = "tcp://[::]:1883".
-    /// [listeners.mqtt] below a listener sets any key of [mqtt] for its clients alone.
+    /// network: `url = "tcp://0.0.0.0:1883"` and `url = "tcp://[::]:1883"`.
+    /// `[listeners.mqtt]` below a listener sets any key of `[mqtt]` for its clients alone.
     pub struct Listener {
         /// Name in logs and metrics. Empty: scheme and address of the url.
         name: String = String::new(), [0..=255], Restart;
@@ -25,7 +25,7 @@ section! {
         /// shard; the kernel's net.core.somaxconn caps it.
         backlog: u32 = 1_024, [1..=65_535], Restart;
         /// Open connections on this listener. Further ones are closed at once. 0: no limit but
-        /// [limits].
+        /// `[limits]`.
         max_connections: u32 = 0, [0..=16_777_216], Live;
         /// New connections a second. 0: no limit.
         max_connection_rate_per_s: u32 = 0, [0..=10_000_000], Live;

@@ -6,7 +6,7 @@ use crate::config::field::choice;
 use crate::config::section::section;
 
 section! {
-    /// The protocol: what clients may do and what a session may hold. [listeners.mqtt] overrides
+    /// The protocol: what clients may do and what a session may hold. `[listeners.mqtt]` overrides
     /// any of these keys for one listener. A changed value holds for connections made after.
     pub struct Mqtt {
         /// Largest packet that a client may send, whole packet; a v5 client learns it in CONNACK.
@@ -24,7 +24,7 @@ section! {
         wildcard_subscription_available: bool = true, Live;
         /// Whether v5 clients may give Subscription Identifiers. Off: 0xA1.
         subscription_identifiers_available: bool = true, Live;
-        /// Whether clients may subscribe to $share/<group>/<filter>. Off: 0x9E.
+        /// Whether clients may subscribe to `$share/<group>/<filter>`. Off: 0x9E.
         shared_subscription_available: bool = true, Live;
         /// Topic aliases that a v5 client may define in one connection (Topic Alias Maximum of
         /// CONNACK). 0: none. Memory: up to this many topics for each connection that uses them.
@@ -125,7 +125,7 @@ section! {
 }
 
 section! {
-    /// Shared subscriptions: $share/<group>/<filter> and $queue/<filter>.
+    /// Shared subscriptions: `$share/<group>/<filter>` and `$queue/<filter>`.
     pub struct Shared {
         /// Which member of a group gets a message. "random"; "round_robin": in turn, for each
         /// publisher; "round_robin_per_group": in turn, over all publishers; "sticky": always the

@@ -45,8 +45,8 @@ section! {
         interval_s: u32 = 60, [0..=86_400], Live;
         /// Time between publications of uptime and date. 0: none.
         heartbeat_s: u32 = 30, [0..=86_400], Live;
-        /// Additional forms of the same topics. "v4_dots": stats/connections.count.
-        /// "faq_singular": $SYS/broker/<node>/. "mosquitto": Mosquitto's tree $SYS/broker/.
+        /// Additional forms of the same topics. "v4_dots": `stats/connections.count`.
+        /// "faq_singular": `$SYS/broker/<node>/`. "mosquitto": Mosquitto's tree `$SYS/broker/`.
         compat: Vec<SysCompat> = Vec::new(), Live;
     }
 }
