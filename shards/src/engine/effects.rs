@@ -1,0 +1,132 @@
+//! What a shard wants done. One scratch per shard, performed and cleared after each turn.
+
+use bytes::Bytes;
+
+use super::ids::{ConnId, ShardId, ShardSet};
+use super::mail::{Mail, Parcel};
+use crate::boundary::Event;
+
+/// One operation on a connection or listener. Operations are performed in order.
+#[derive(Debug)]
+pub enum Op {
+    /// Send `fx.arena[at..at + len]`. The driver copies it into the connection's pending buffer, so
+    /// that all writes of a turn leave in one send.
+    Write {
+        /// To whom.
+        conn: ConnId,
+        /// Offset in [`Effects::arena`].
+        at: u32,
+        /// Length in bytes.
+        len: u32,
+    },
+    /// Send a large payload without copying it: `fx.shared[ix]`.
+    WriteShared {
+        /// To whom.
+        conn: ConnId,
+        /// Index in [`Effects::shared`].
+        ix: u32,
+    },
+    /// Close. [`Input::Closed`](super::input::Input::Closed) follows.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// In which manner.
+        how: CloseHow,
+    },
+    /// The MQTT handshake is done: read by multishot receive from now on.
+    Established {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Stop reading. What was already received still arrives as `Data`.
+    PauseRead {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Read again.
+    ResumeRead {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Move the connection to another shard: there it becomes
+    /// [`Input::Arrived`](super::input::Input::Arrived); here its id ends without `Closed`. Only
+    /// before `Established`, and with nothing written to it.
+    Handover {
+        /// Which connection.
+        conn: ConnId,
+        /// Its home shard.
+        to: ShardId,
+        /// What goes along.
+        parcel: Box<Parcel>,
+    },
+    /// Leave new connections of a listener in the kernel's backlog. This shard's share only.
+    PauseAccept {
+        /// Index of the listener.
+        listener: u16,
+    },
+    /// Accept again.
+    ResumeAccept {
+        /// Index of the listener.
+        listener: u16,
+    },
+}
+
+/// How to close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseHow {
+    /// Send what is pending (at most one second long, [S-93]), then FIN, then close.
+    Flush,
+    /// Drop what is pending and close with RST.
+    Abort,
+}
+
+/// The scratch that a machine writes to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Bytes that [`Op::Write`] refers to.
+    pub arena: Vec<u8>,
+    /// Payloads that [`Op::WriteShared`] refers to.
+    pub shared: Vec<Bytes>,
+    /// Operations, in order.
+    pub ops: Vec<Op>,
+    /// Mail to other shards, by receiver; the driver sends each list as one batch, in order. Never
+    /// lost: what does not fit into the receiver's mailbox waits at the sender.
+    pub mail: Vec<Vec<Mail>>,
+    /// Mail that must not be *sent* before all mail of earlier turns, to any shard, was: see
+    /// `RetainStore` in [`Mail`]. The driver keeps the order of this list.
+    pub mail_after: Vec<(ShardId, Mail)>,
+    /// For the control plane.
+    pub events: Vec<Event>,
+    /// Set by the driver: peers whose mailbox has no room. A machine pauses the connections whose
+    /// publishes go there until [`Input::LaneDrained`](super::input::Input::LaneDrained).
+    pub lanes_full: ShardSet,
+}
+
+impl Effects {
+    /// A scratch for a node of `shards` shards.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self { mail: (0..shards).map(|_| Vec::new()).collect(), ..Self::default() }
+    }
+
+    /// Queues mail for another shard.
+    pub fn send(&mut self, to: ShardId, mail: Mail) {
+        self.mail[to.index()].push(mail);
+    }
+
+    /// Empties everything but `lanes_full`, keeping capacity up to a limit.
+    pub fn clear(&mut self) {
+        const KEEP: usize = 1 << 20; // a burst must not pin its peak for ever
+        self.arena.clear();
+        if self.arena.capacity() > KEEP {
+            self.arena.shrink_to(KEEP);
+        }
+        self.shared.clear();
+        self.ops.clear();
+        self.mail.iter_mut().for_each(Vec::clear);
+        self.mail_after.clear();
+        self.events.clear();
+    }
+}
+
+const _: () = assert!(size_of::<Op>() <= 24, "a fan-out writes one Op per subscriber");

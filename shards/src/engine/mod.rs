@@ -1,0 +1,31 @@
+//! The sans-io engine: one plain struct per shard, driven by the reactor or by the simulator.
+
+pub mod config;
+pub mod counters;
+pub mod effects;
+pub mod ids;
+pub mod input;
+pub mod mail;
+pub mod message;
+pub mod retained;
+pub mod route;
+pub mod subs;
+pub mod wheel;
+
+use effects::Effects;
+use ids::Now;
+use input::Input;
+
+/// What drives a shard calls. The reactor is generic over it, so that it can be tested and measured
+/// with machines much simpler than a broker.
+///
+/// A *turn*: the driver reads the clock once, feeds any number of inputs, then feeds
+/// [`Input::TurnEnd`], then performs what [`Effects`] holds, in order, and clears it.
+pub trait Machine {
+    /// Takes one input; writes what is to be done to `fx`. Never blocks.
+    fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects);
+
+    /// When the machine next wants an [`Input::Tick`], in ms of [`Now::mono_ms`]; `u64::MAX` = never.
+    /// A tick that comes late is fine, one that comes early does nothing.
+    fn deadline_ms(&self) -> u64;
+}
