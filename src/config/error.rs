@@ -92,6 +92,22 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The line of the file it concerns, 0 for the whole file; beyond all lines if it is elsewhere.
+    pub(super) fn line(&self) -> u32 {
+        match self {
+            ConfigError::Unreadable { .. } => 0,
+            ConfigError::Syntax { origin, .. }
+            | ConfigError::NoAssignment { origin }
+            | ConfigError::UnknownKey { origin, .. }
+            | ConfigError::Value { origin, .. } => match origin {
+                Origin::File { line, .. } => *line,
+                _ => u32::MAX,
+            },
+        }
+    }
+}
+
 /// All that is wrong with a configuration; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);

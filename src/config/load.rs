@@ -315,6 +315,8 @@ impl Loader {
             }
         }
         self.errors.extend(relations::check(&config, &self.places));
+        // As one reads: down the file, then the other layers.
+        self.errors.sort_by_key(ConfigError::line);
         if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
     }
 

@@ -195,19 +195,12 @@ impl Lines {
 }
 
 fn entries(table: &DeTable<'_>, lines: &Lines) -> Vec<RawEntry> {
-    let mut all: Vec<(usize, RawEntry)> = table
-        .iter()
-        .map(|(key, value)| {
-            let entry = RawEntry {
-                key: key.get_ref().to_string(),
-                line: lines.at(key.span()),
-                value: convert(value, lines),
-            };
-            (key.span().start, entry)
-        })
-        .collect();
-    all.sort_by_key(|(start, _)| *start);
-    all.into_iter().map(|(_, entry)| entry).collect()
+    let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| RawEntry {
+        key: key.get_ref().to_string(),
+        line: lines.at(key.span()),
+        value: convert(value, lines),
+    };
+    table.iter().map(entry).collect()
 }
 
 fn convert(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Raw {
