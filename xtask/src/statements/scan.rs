@@ -6,7 +6,8 @@ use std::path::Path;
 use super::{Edition, StatementId, rust_source, script_source};
 
 /// Folders that hold no sources of ours, and this crate, whose tests quote made-up citations.
-const SKIPPED: &[&str] = &["target", "docs", "xtask", "node_modules", "__pycache__"];
+const SKIPPED: &[&str] =
+    &["target", "docs", "xtask", "node_modules", "__pycache__", "venv", "site-packages"];
 
 /// Families that exercise the broker: their citations outside tests implement nothing.
 const SUPPORT: &[&str] = &["sim", "loadgen", "bench", "tests"];
