@@ -6,6 +6,7 @@ mod deps;
 mod needs;
 mod process;
 mod sources;
+mod statements;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ const COMMANDS: &[Command] = &[
     ("tools", "", "install cargo-nextest and cargo-deny with cargo install --locked", needs::tools),
     ("deps", "", "which crate may depend on which, licences, origins", deps::run),
     ("sources", "", "what the sources of a crate may name", sources::run),
+    ("statements", "[--missing] [--json]", "which test covers which MQTT statement", statements::run),
 ];
 
 fn main() -> ExitCode {
