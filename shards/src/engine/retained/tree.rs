@@ -92,7 +92,7 @@ impl Tree {
     /// The parent's child with the least number above `after`, other than first levels that begin
     /// with `$`: wildcards do not match those. [S-51]
     pub(super) fn next_child(&self, parent: u32, after: u32) -> Option<u32> {
-        let from = u64::from(parent) << 32 | u64::from(after) + 1;
+        let from = (u64::from(parent) << 32) | (u64::from(after) + 1);
         let to = (u64::from(parent) + 1) << 32;
         self.order.range(from..to).next().map(|entry| *entry as u32)
     }
