@@ -40,12 +40,19 @@ PROCESS_WAIT_S = 60.0
 class Process:
     """A child whose lines of output are read as they come. Used as a context manager: the end kills it by its pid."""
 
-    def __init__(self, command: list[str], keep_stdin: bool = False):
+    def __init__(self, command: list[str]):
         self.command = command
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.log: list[str] = []
         self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # mosquitto_sub prints binary data as it is
+            cwd=HERE,
         )
         self.pump = threading.Thread(target=self._pump, daemon=True)
         self.pump.start()
