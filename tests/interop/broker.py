@@ -58,6 +58,7 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stderr_path = folder / "stderr"
         self.process: subprocess.Popen[bytes] | None = None
+        self.terminated = False
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -110,12 +111,14 @@ class Broker:
 
     def terminate(self) -> None:
         assert self.process
+        self.terminated = True
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         """SIGTERM by pid; the exit status must be 0."""
-        self.check()
-        self.terminate()
+        if not self.terminated:
+            self.check()
+            self.terminate()
         self.wait_stopped()
 
     def wait_stopped(self) -> None:
