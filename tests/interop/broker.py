@@ -164,6 +164,10 @@ class Ringmain(Broker):
         return any("ready" in line for line in self.stderr_text().splitlines())
 
 
+def _unsupported() -> str:
+    raise Unsupported
+
+
 def _refuse(wanted: Any) -> Any:
     def line(value: Any) -> str:
         if value == wanted:
@@ -181,7 +185,7 @@ class Mosquitto(Broker):
         keys.MAX_PACKET_SIZE: lambda v: f"max_packet_size {v}",
         keys.MAX_QOS: lambda v: f"max_qos {v}",
         keys.RETAIN_AVAILABLE: lambda v: f"retain_available {str(v).lower()}",
-        keys.SERVER_KEEP_ALIVE_S: lambda v: f"max_keepalive {v}",
+        keys.SERVER_KEEP_ALIVE_S: lambda v: f"max_keepalive {v}" if v >= 10 else _unsupported(),
         keys.RECEIVE_MAXIMUM: lambda v: f"max_inflight_messages {v}",
         keys.MAX_INFLIGHT: lambda v: f"max_inflight_messages {v}",
         keys.MAX_MQUEUE_LEN: lambda v: f"max_queued_messages {v}",
