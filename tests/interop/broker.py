@@ -209,6 +209,7 @@ class Mosquitto(Broker):
             before.append("max_queued_messages 0")
         config = self.folder / "mosquitto.conf"
         lines = ["user root", *before, f"listener {self.port} {self.host}", "allow_anonymous true", *after]
+        lines.append("set_tcp_nodelay true")
         config.write_text("\n".join(lines) + "\n")
         binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         return [binary, "-c", str(config)]
