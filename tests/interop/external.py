@@ -112,12 +112,17 @@ class Subscriber(Process):
         else:
             command = driver(client, "sub", broker, version, client_id, topic, qos, count)
         super().__init__(command)
-        self.until("READY", "Subscribed (mid")
+        self.marker = "MSG|" if client == "mosquitto" else "{"
+        self.early: list[str] = []  # a retained message may come before the SUBACK
+        while not any(text in (line := self.line()) for text in ("READY", "Subscribed (mid")):
+            if line.startswith(self.marker):
+                self.early.append(line)
 
     def message(self) -> dict[str, Any]:
+        line = self.early.pop(0) if self.early else self.until(self.marker)
         if self.client != "mosquitto":
-            return json.loads(self.until("{"))
-        _, topic, payload, qos, retain, fmt, expiry, content, response, correlation, user = self.until("MSG|").split("|")
+            return json.loads(line)
+        _, topic, payload, qos, retain, fmt, expiry, content, response, correlation, user = line.split("|")
         out: dict[str, Any] = {"topic": topic, "payload": payload, "qos": int(qos), "retain": retain == "1"}
         found = {
             "format": int(fmt) if fmt else None,

@@ -26,9 +26,9 @@ def stuck(broker, name, version):
 
 @pytest.mark.slow
 def test_a_client_that_never_reads_does_not_delay_others(broker, name, version):
-    """Law 3: 64 MiB to a stuck subscriber; another subscriber of the same topic gets all at QoS 1, memory is bounded."""
+    """Law 3: 128 MiB to a stuck subscriber; another subscriber of the same topic gets all at QoS 1, memory is bounded."""
     payload = b"." * 65_536
-    count = 1_000
+    count = 2_000
     with stuck(broker, name, version), wire.RawClient(broker, version) as p, wire.RawClient(broker, version) as s:
         s.open(f"{name}s")
         s.subscribe(f"{name}/#", qos=1)

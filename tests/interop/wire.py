@@ -7,6 +7,7 @@ takes any value and checks nothing; the reader, on the other hand, asserts that 
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import struct
 import time
@@ -20,7 +21,7 @@ NAMES = (
 ).split()
 
 # How long a test waits for something that must come. Generous: a loaded machine is not a defect.
-WAIT_S = 20.0
+WAIT_S = float(os.environ.get("INTEROP_WAIT_S", "20"))
 # How long a test listens for something that must not come.
 QUIET_S = 0.4
 

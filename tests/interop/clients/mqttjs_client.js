@@ -58,13 +58,18 @@ client.once("connect", () => {
     publish().catch((error) => { console.error(error); process.exit(4); });
     return;
   }
-  let seen = 0;
+  let seen = 0, subscribed = false;
+  // A retained message may come before the SUBACK.
+  const endWhenDone = () => { if (subscribed && seen === count) setImmediate(() => client.end()); };
   client.on("message", (topic, payload, packet) => {
     console.log(JSON.stringify(describe(topic, payload, packet)));
-    if (++seen === count) setImmediate(() => client.end());
+    seen++;
+    endWhenDone();
   });
   client.subscribe(args.topic, { qos }, (error) => {
     if (error) throw error;
     console.log("READY");
+    subscribed = true;
+    endWhenDone();
   });
 });
