@@ -114,7 +114,7 @@ class Subscriber(Process):
         super().__init__(command)
         self.marker = "MSG|" if client == "mosquitto" else "{"
         self.early: list[str] = []  # a retained message may come before the SUBACK
-        while not any(text in (line := self.line()) for text in ("READY", "Subscribed (mid")):
+        while "READY" not in (line := self.line()) and "Subscribed (mid" not in line:
             if line.startswith(self.marker):
                 self.early.append(line)
 
