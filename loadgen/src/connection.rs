@@ -174,6 +174,7 @@ impl Worker {
 
     /// Puts CONNECT into the client's in-flight buffer.
     fn write_connect(&mut self, plan: &Plan, local: u32) {
+        self.clients[local as usize].cycle += 1;
         let number = self.client_number(plan, local);
         let population = self.population(plan, local);
         self.text.clear();
@@ -185,7 +186,6 @@ impl Worker {
         let out = &mut self.buffers.of(&mut client.out).inflight;
         out.clear();
         packets::connect(out, &population.connect, number, &self.text);
-        client.cycle += 1;
     }
 
     /// What `%i` means: the number in the population, and on from there in later cycles of a run
@@ -196,7 +196,8 @@ impl Worker {
             return number;
         }
         let client = &self.clients[local as usize];
-        number + u64::from(client.cycle) * u64::from(self.population(plan, local).count)
+        let nth = u64::from(client.cycle.saturating_sub(1));
+        number + nth * u64::from(self.population(plan, local).count)
     }
 
     /// An operation before the send failed; the rest of the chain ends with ECANCELED.

@@ -84,9 +84,8 @@ fn times(stat: &str) -> (u64, u64) {
     // SAFETY: a plain query.
     let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = |n: usize| {
-        rest.split_whitespace().nth(n).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let ticks =
+        |n: usize| rest.split_whitespace().nth(n).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
     (ticks(11) * 1000 / hz, ticks(12) * 1000 / hz)
 }
 

@@ -68,9 +68,7 @@ pub fn next(buf: &[u8], v: Version) -> Result<Option<(Incoming<'_>, usize)>, Dec
     };
     let incoming = match decode(h, body, v, Role::Client, &RULES)? {
         Packet::ConnAck(c) => Incoming::ConnAck { code: c.code.0 },
-        Packet::SubAck(s) => {
-            Incoming::SubAck { code: s.reasons.first().copied().unwrap_or(0x80) }
-        }
+        Packet::SubAck(s) => Incoming::SubAck { code: s.reasons.first().copied().unwrap_or(0x80) },
         Packet::PubAck(a) | Packet::PubRec(a) | Packet::PubRel(a) | Packet::PubComp(a) => ack(a),
         Packet::PingResp => Incoming::PingResp,
         Packet::Disconnect(d) => Incoming::Disconnect { code: d.reason.0 },

@@ -76,7 +76,7 @@ impl Ring {
     /// # Errors
     /// What the kernel says: `EMFILE` when `slots` is above RLIMIT_NOFILE, `EINVAL` below Linux 6.1.
     pub fn new(config: RingConfig) -> io::Result<Self> {
-        let mut io = IoUring::builder()
+        let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
@@ -258,7 +258,10 @@ struct BufferRing {
 impl BufferRing {
     fn new(count: u16, size: u32) -> io::Result<Self> {
         if !count.is_power_of_two() || count > 32_768 || size == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "receive buffers: 2^n <= 32768"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "receive buffers: 2^n <= 32768",
+            ));
         }
         let allocate = |layout: Layout| {
             // SAFETY: both layouts have a size above zero.

@@ -133,9 +133,12 @@ impl<'a> Lead<'a> {
         let cpu = process_cpu_ns();
         let clients = self.plan.clients() as u64;
         let churn = self.plan.is_churn();
-        self.wait(None, |c| {
-            if churn { c.finished >= clients } else { c.ready + c.failed >= clients }
-        });
+        self.wait(
+            None,
+            |c| {
+                if churn { c.finished >= clients } else { c.ready + c.failed >= clients }
+            },
+        );
         self.report.connect_s = self.began.elapsed().as_secs_f64();
         self.report.generator.connect_cpu_ns = process_cpu_ns() - cpu;
         self.mark("connected")?;

@@ -101,12 +101,7 @@ impl Worker {
         let Some(subscribe) = &population.subscribe else { return self.ready(local) };
         client.state = State::Subscribing;
         client.since_ns = self.now;
-        // The cycle in which this connection began is the one before `cycle` counts on.
-        let nth = u64::from(client.cycle.saturating_sub(1));
-        let mut number = u64::from(self.number(local));
-        if plan.fresh_ids {
-            number += nth * u64::from(population.count);
-        }
+        let number = self.client_number(plan, local);
         let id = match &population.connect.ids {
             ClientIds::Template(t) => t.render(number, ""),
             ClientIds::List(ids) => ids[number as usize % ids.len()].clone(),

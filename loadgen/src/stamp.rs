@@ -151,9 +151,7 @@ impl Flows {
         match &mut self.first {
             Some((p, flow)) if *p == publisher => flow.arrive(seq),
             None => self.first.insert((publisher, Flow::default())).1.arrive(seq),
-            Some(_) => {
-                self.more.get_or_insert_default().entry(publisher).or_default().arrive(seq)
-            }
+            Some(_) => self.more.get_or_insert_default().entry(publisher).or_default().arrive(seq),
         }
     }
 
@@ -206,7 +204,10 @@ mod tests {
     #[test]
     fn a_second_copy_is_a_duplicate_also_of_a_late_message() {
         let a = flow(&[0, 0, 2, 1, 1, 2]).account(Some(3));
-        assert_eq!(a, Account { received: 3, duplicates: 3, out_of_order: 1, ..Account::default() });
+        assert_eq!(
+            a,
+            Account { received: 3, duplicates: 3, out_of_order: 1, ..Account::default() }
+        );
     }
 
     #[test]

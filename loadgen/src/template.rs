@@ -29,6 +29,16 @@ impl Template {
         }
     }
 
+    /// This template with `suffix` after it.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        let mut parts = self.parts.clone();
+        if !suffix.is_empty() {
+            parts.push(Part::Text(suffix.to_owned()));
+        }
+        Self { parts }
+    }
+
     /// The text for a client.
     #[must_use]
     pub fn render(&self, number: u64, client_id: &str) -> String {

@@ -312,8 +312,8 @@ impl Worker {
                 Pace::Every { interval } => {
                     let count = share(population.count, self.plan.workers, self.index);
                     if count > 0 {
-                        let offset = interval.as_nanos() * u128::from(self.paced[p])
-                            / u128::from(count);
+                        let offset =
+                            interval.as_nanos() * u128::from(self.paced[p]) / u128::from(count);
                         let due = self.traffic_since + offset as u64;
                         sleep = sleep.min(Duration::from_nanos(due.saturating_sub(now_ns())));
                     }
@@ -349,8 +349,10 @@ impl Worker {
 
     /// Sends what is pending, unless a send is in flight: then its completion goes on.
     pub(crate) fn start_send(&mut self, local: u32) -> io::Result<()> {
+        let (ring, slot) = self.place(local);
         let client = &mut self.clients[local as usize];
-        if client.has(SENDING) || !matches!(client.state, State::Opening | State::Subscribing | State::Live | State::Closing) {
+        let closed = matches!(client.state, State::Waiting | State::Freeing | State::Done);
+        if client.has(SENDING) || closed {
             return Ok(());
         }
         let Some(buffer) = self.buffers.get(client.out) else { return Ok(()) };
@@ -361,7 +363,6 @@ impl Worker {
         buffer.pending.clear();
         client.set(SENDING);
         client.last_sent_ms = ((self.now - self.started) / 1_000_000) as u32;
-        let (ring, slot) = self.place(local);
         let (bytes, len) = (buffer.inflight.as_ptr(), buffer.inflight.len());
         let entry = send(slot, bytes, len, user_data(Op::Send, local));
         // SAFETY: `inflight` is not touched until `on_send` (the flag SENDING guards it).
