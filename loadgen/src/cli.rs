@@ -78,7 +78,7 @@ pub struct Common {
     #[arg(short = 'R', long)]
     pub connrate: Option<f64>,
     /// Connections that may be opening at once.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 64)]
     pub in_flight: usize,
     /// Seconds after which a connection that is not ready has failed.
     #[arg(long, default_value_t = 30.0)]

@@ -9,11 +9,11 @@ use ringmain_mqtt::{
 use crate::plan::{ConnectPlan, SubscribePlan};
 
 /// PINGREQ.
-pub const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
 
 /// A packet from the broker, as far as a load generator looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incoming<'a> {
+pub(crate) enum Incoming<'a> {
     /// CONNACK.
     ConnAck {
         /// Connect Reason Code in its MQTT 5 form.
@@ -52,7 +52,7 @@ pub enum Incoming<'a> {
 /// # Errors
 /// The broker's fault.
 #[inline]
-pub fn next(buf: &[u8], v: Version) -> Result<Option<(Incoming<'_>, usize)>, DecodeError> {
+pub(crate) fn next(buf: &[u8], v: Version) -> Result<Option<(Incoming<'_>, usize)>, DecodeError> {
     const RULES: Rules = Rules { strict_utf8: false };
     let Some(h) = header(buf, false)? else { return Ok(None) };
     let total = h.total_len();
@@ -78,7 +78,7 @@ pub fn next(buf: &[u8], v: Version) -> Result<Option<(Incoming<'_>, usize)>, Dec
 }
 
 /// Appends CONNECT.
-pub fn connect(out: &mut Vec<u8>, plan: &ConnectPlan, number: u64, client_id: &str) {
+pub(crate) fn connect(out: &mut Vec<u8>, plan: &ConnectPlan, number: u64, client_id: &str) {
     let username = plan.username.as_ref().map(|t| t.render(number, client_id));
     let password = plan.password.as_ref().map(|t| t.render(number, client_id));
     let packet = Connect {
@@ -100,14 +100,14 @@ pub fn connect(out: &mut Vec<u8>, plan: &ConnectPlan, number: u64, client_id: &s
 }
 
 /// Appends SUBSCRIBE with one filter and packet identifier 1.
-pub fn subscribe(out: &mut Vec<u8>, v: Version, plan: &SubscribePlan, filter: &str) {
+pub(crate) fn subscribe(out: &mut Vec<u8>, v: Version, plan: &SubscribePlan, filter: &str) {
     let id = PacketId::new(1).expect("1 is a packet identifier");
     let options = SubscribeOptions { qos: plan.qos, ..SubscribeOptions::default() };
     encode::subscribe(out, v, id, None, &[(filter, options)]);
 }
 
 /// Appends PUBLISH.
-pub fn publish(
+pub(crate) fn publish(
     out: &mut Vec<u8>,
     v: Version,
     topic: &str,
@@ -121,11 +121,11 @@ pub fn publish(
 }
 
 /// Appends an acknowledgement with reason code 0.
-pub fn ack(out: &mut Vec<u8>, v: Version, kind: PacketType, packet_id: PacketId) {
+pub(crate) fn ack(out: &mut Vec<u8>, v: Version, kind: PacketType, packet_id: PacketId) {
     encode::ack(out, v, kind, packet_id, ReasonCode::SUCCESS, None);
 }
 
 /// Appends DISCONNECT with reason code 0.
-pub fn disconnect(out: &mut Vec<u8>, v: Version) {
+pub(crate) fn disconnect(out: &mut Vec<u8>, v: Version) {
     Disconnect::default().encode(out, v);
 }

@@ -53,7 +53,7 @@ pub struct TrafficOptions {
 /// Set by SIGINT and SIGTERM: the run goes on to its close.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// How often the coordinator looks.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A close that takes longer is a problem.
 const CLOSE_MAX: Duration = Duration::from_secs(30);
 
