@@ -273,7 +273,7 @@ impl Worker {
             let (delivered, _) = std::mem::take(&mut self.group);
             self.shared.group_delivered.fetch_add(delivered, Ordering::Relaxed);
             if self.phase == Phase::Traffic {
-                let count = crate::worker::share(population.count, plan.workers, self.index);
+                let count = self.share_of(population);
                 (0..count).for_each(|nth| self.mark_pump(self.first[p] + nth));
             }
         }

@@ -141,6 +141,7 @@ impl Account {
 #[derive(Clone, Debug, Default)]
 pub struct Flows {
     first: Option<(u32, Flow)>,
+    #[allow(clippy::box_collection, reason = "rare, and 40 bytes in every subscriber otherwise")]
     more: Option<Box<HashMap<u32, Flow>>>,
 }
 

@@ -285,7 +285,7 @@ impl Worker {
         for (p, population) in plan.populations.iter().enumerate() {
             let Some(publish) = &population.publish else { continue };
             let Pace::Every { interval } = publish.pace else { continue };
-            let count = u64::from(share(population.count, plan.workers, self.index));
+            let count = u64::from(self.share_of(population));
             if count == 0 {
                 continue;
             }
@@ -310,7 +310,7 @@ impl Worker {
             let Some(publish) = &population.publish else { continue };
             match publish.pace {
                 Pace::Every { interval } => {
-                    let count = share(population.count, self.plan.workers, self.index);
+                    let count = self.share_of(population);
                     if count > 0 {
                         let offset =
                             interval.as_nanos() * u128::from(self.paced[p]) / u128::from(count);
@@ -319,8 +319,8 @@ impl Worker {
                     }
                 }
                 // The credit may come from another worker, which wakes nobody.
-                Pace::Group { .. } if self.plan.workers > 1 => {
-                    sleep = sleep.min(Duration::from_micros(50));
+                Pace::Group { .. } if self.plan.workers > 1 && self.share_of(population) > 0 => {
+                    sleep = sleep.min(Duration::from_micros(200));
                 }
                 _ => {}
             }
@@ -367,6 +367,11 @@ impl Worker {
         let entry = send(slot, bytes, len, user_data(Op::Send, local));
         // SAFETY: `inflight` is not touched until `on_send` (the flag SENDING guards it).
         unsafe { self.rings[ring].push(&[entry]) }
+    }
+
+    /// How many clients of a population this worker has.
+    pub(crate) fn share_of(&self, population: &Population) -> u32 {
+        share(population.count, self.plan.workers, self.index)
     }
 
     /// The ring and the slot of a client.
