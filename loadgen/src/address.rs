@@ -3,11 +3,12 @@
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Connections from one source address to one destination: below half of the default range of
-/// local ports (28,232), so that the kernel finds a free one at once.
-const PER_SOURCE: usize = 12_000;
-/// Source addresses at most: 127.0.0.2 and on.
-const SOURCES_MAX: usize = 60_000;
+/// Connections from one source address to one destination: a sixth of the default range of local
+/// ports (28,232), so that the kernel finds a free one at once.
+const PER_SOURCE: usize = 4_000;
+/// Source addresses: 127.1.0.1 and on, 16 Mi less what looks like a broker's.
+const FIRST: u32 = u32::from_be_bytes([127, 1, 0, 1]);
+const SOURCES: u32 = u32::from_be_bytes([127, 254, 0, 0]) - FIRST;
 
 /// A `sockaddr` with its length. Stays where it is while a submission points at it.
 #[derive(Clone, Copy)]
@@ -64,16 +65,21 @@ impl RawAddress {
 /// Sources for `connections` connections to `target`: addresses of 127.0.0.0/8 when the target is
 /// one, since each has ports of its own; otherwise the kernel chooses.
 ///
-/// A churn leaves ports in TIME_WAIT for a minute, so count every connection of the run.
+/// A closed connection keeps its port for a minute (TIME_WAIT), so count every connection of the
+/// run, and give each run another `seed` (the time, say): it will hardly meet the ports of the last.
 #[must_use]
-pub fn automatic_sources(target: SocketAddr, connections: usize) -> Vec<SocketAddr> {
+pub fn automatic_sources(target: SocketAddr, connections: usize, seed: u64) -> Vec<SocketAddr> {
     let IpAddr::V4(ip) = target.ip() else { return Vec::new() };
     if !ip.is_loopback() {
         return Vec::new();
     }
-    let count = connections.div_ceil(PER_SOURCE).min(SOURCES_MAX) as u32;
-    let first = u32::from(Ipv4Addr::new(127, 0, 0, 2));
-    (0..count).map(|i| SocketAddr::new(Ipv4Addr::from(first + i).into(), 0)).collect()
+    let count = connections.div_ceil(PER_SOURCE).min(SOURCES as usize) as u32;
+    let start = (seed % u64::from(SOURCES)) as u32;
+    let nth = |i: u32| {
+        let offset = (u64::from(start) + u64::from(i)) % u64::from(SOURCES);
+        SocketAddr::new(Ipv4Addr::from(FIRST + offset as u32).into(), 0)
+    };
+    (0..count).map(nth).collect()
 }
 
 #[cfg(test)]
@@ -81,16 +87,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_runs_get_a_source_for_every_12000_connections() {
+    fn loopback_runs_get_a_source_for_every_4000_connections() {
         let target = "127.0.0.1:1883".parse().unwrap();
-        let sources = automatic_sources(target, 25_000);
+        let sources = automatic_sources(target, 8_001, 5);
         assert_eq!(sources.len(), 3);
-        assert_eq!(sources[2], "127.0.0.4:0".parse().unwrap());
+        assert_eq!(sources[2], "127.1.0.8:0".parse().unwrap());
+    }
+
+    #[test]
+    fn sources_wrap_around_inside_their_range() {
+        let target = "127.0.0.1:1883".parse().unwrap();
+        let sources = automatic_sources(target, 8_000, u64::from(SOURCES) - 1);
+        assert_eq!(sources[0], "127.253.255.255:0".parse().unwrap());
+        assert_eq!(sources[1], "127.1.0.1:0".parse().unwrap());
     }
 
     #[test]
     fn other_targets_leave_the_source_to_the_kernel() {
-        assert!(automatic_sources("192.0.2.1:1883".parse().unwrap(), 1_000_000).is_empty());
-        assert!(automatic_sources("[::1]:1883".parse().unwrap(), 1_000_000).is_empty());
+        assert!(automatic_sources("192.0.2.1:1883".parse().unwrap(), 1_000_000, 0).is_empty());
+        assert!(automatic_sources("[::1]:1883".parse().unwrap(), 1_000_000, 0).is_empty());
     }
 }

@@ -298,7 +298,7 @@ impl Common {
             .ok_or_else(|| format!("{} has no address", self.host))?;
         let clients: usize = populations.iter().map(|p| p.count as usize).sum();
         let sources = if self.ifaddr.is_empty() {
-            automatic_sources(target, clients * cycles as usize)
+            automatic_sources(target, clients * cycles as usize, crate::clock::now_ns() >> 10)
         } else {
             self.ifaddr.iter().map(|&ip| SocketAddr::new(ip, 0)).collect()
         };

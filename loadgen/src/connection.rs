@@ -208,8 +208,14 @@ impl Worker {
         self.blame(local, &format!("cannot connect: {}", io::Error::from_raw_os_error(-result)));
     }
 
-    pub(crate) fn on_send(&mut self, local: u32, _result: i32) -> io::Result<()> {
-        // A failed send needs no answer: the receive ends with the connection.
+    pub(crate) fn on_send(&mut self, local: u32, result: i32) -> io::Result<()> {
+        // Later sends need no answer to a failure: the receive ends with the connection. A failure
+        // of the first one ends the chain before the receive.
+        let opening = self.clients[local as usize].state == State::Opening;
+        if opening && result < 0 && result != -libc::ECANCELED {
+            let error = io::Error::from_raw_os_error(-result);
+            self.blame(local, &format!("cannot send CONNECT: {error}"));
+        }
         let client = &mut self.clients[local as usize];
         client.unset(SENDING);
         let Some(buffer) = self.buffers.get(client.out) else { return Ok(()) };
