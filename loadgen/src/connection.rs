@@ -3,7 +3,7 @@
 //! ```text
 //! open:  SOCKET ─▶ IP_BIND_ADDRESS_NO_PORT ─▶ BIND ─▶ TCP_NODELAY ─▶ CONNECT ─▶ SEND ─▶ RECV
 //!        one linked chain, one submission, no system call of its own
-//! end:   DISCONNECT, FIN, or linger 0 and cancel ─▶ receive ends ─▶ CLOSE ─▶ slot is free
+//! end:   (DISCONNECT, or linger 0) ─▶ cancel the receive ─▶ it ends ─▶ CLOSE ─▶ slot is free
 //! ```
 
 use std::io;
@@ -200,12 +200,18 @@ impl Worker {
         number + nth * u64::from(self.population(plan, local).count)
     }
 
-    /// An operation before the send failed; the rest of the chain ends with ECANCELED.
-    pub(crate) fn on_open_fault(&mut self, local: u32, result: i32) {
-        if result == -libc::ECANCELED || result >= 0 {
-            return;
+    /// An operation before the send failed. Since it was to skip its completion on success, the
+    /// kernel skips those of the rest of the chain: this is the only one that comes.
+    pub(crate) fn on_open_fault(&mut self, local: u32, result: i32) -> io::Result<()> {
+        if result >= 0 {
+            return Ok(());
         }
-        self.blame(local, &format!("cannot connect: {}", io::Error::from_raw_os_error(-result)));
+        if result != -libc::ECANCELED {
+            let error = io::Error::from_raw_os_error(-result);
+            self.blame(local, &format!("cannot connect: {error}"));
+        }
+        self.clients[local as usize].unset(SENDING | RECEIVING);
+        self.connection_ended(local, result)
     }
 
     pub(crate) fn on_send(&mut self, local: u32, result: i32) -> io::Result<()> {
@@ -228,7 +234,7 @@ impl Worker {
         }
         if client.has(FIN_AFTER_SEND) {
             client.unset(FIN_AFTER_SEND);
-            return self.shutdown(local, libc::SHUT_WR);
+            return self.end_receive(local);
         }
         Ok(())
     }
@@ -349,18 +355,18 @@ impl Worker {
                 // SAFETY: the option is a static.
                 unsafe { self.rings[ring].push(&[linger, cancel(local, Op::Recv)]) }
             }
-            _ => self.shutdown(local, libc::SHUT_RDWR),
+            _ => self.end_receive(local),
         }
     }
 
-    fn shutdown(&mut self, local: u32, how: i32) -> io::Result<()> {
-        let (ring, slot) = self.place(local);
-        let entry = opcode::Shutdown::new(Fixed(slot), how)
-            .build()
-            .flags(Flags::SKIP_SUCCESS)
-            .user_data(user_data(Op::Quiet, local));
+    /// Cancels the receive; its end closes the slot, which sends FIN.
+    ///
+    /// Not SHUTDOWN: the kernel hands that to a worker thread, which looks the slot up when it gets
+    /// to it. If the broker closes first, the slot may hold the next connection by then.
+    fn end_receive(&mut self, local: u32) -> io::Result<()> {
+        let (ring, _) = self.place(local);
         // SAFETY: the entry points at nothing.
-        unsafe { self.rings[ring].push(&[entry]) }
+        unsafe { self.rings[ring].push(&[cancel(local, Op::Recv)]) }
     }
 
     /// Ends all connections.
@@ -391,7 +397,7 @@ impl Worker {
                 self.cancel_all(local)
             }
             State::Closing if age > CLOSE_TIMEOUT_NS && client.has(RECEIVING) => {
-                self.fault("the broker did not close the connection in 5 s");
+                self.fault("a connection did not end in 5 s");
                 self.cancel_all(local)
             }
             _ => Ok(()),

@@ -92,6 +92,7 @@ struct Lead<'a> {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<io::Result<(usize, WorkerResult)>>>,
     began: Instant,
+    cpu_before: u64,
     report: Report,
     printed: (Instant, Counters),
 }
@@ -126,7 +127,8 @@ impl<'a> Lead<'a> {
             .collect::<io::Result<_>>()?;
         let now = Instant::now();
         let printed = (now, Counters::default());
-        Ok(Self { plan, options, shared, workers, began: now, report, printed })
+        let cpu_before = process_cpu_ns();
+        Ok(Self { plan, options, shared, workers, began: now, cpu_before, report, printed })
     }
 
     fn connect(&mut self) -> io::Result<()> {
@@ -337,7 +339,8 @@ impl<'a> Lead<'a> {
         ] {
             self.report.latencies.insert(name.to_owned(), Summary::from(histogram));
         }
-        self.report.generator = Generator { cpu_ns: process_cpu_ns(), ..self.report.generator };
+        let cpu_ns = process_cpu_ns() - self.cpu_before;
+        self.report.generator = Generator { cpu_ns, ..self.report.generator };
         self.judge();
         Ok(self.report)
     }

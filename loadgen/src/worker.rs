@@ -204,7 +204,7 @@ impl Worker {
             match (c.user_data >> 56) as u8 {
                 op if op == Op::Recv as u8 => self.on_recv(local, *c)?,
                 op if op == Op::Send as u8 => self.on_send(local, c.result)?,
-                op if op == Op::Open as u8 => self.on_open_fault(local, c.result),
+                op if op == Op::Open as u8 => self.on_open_fault(local, c.result)?,
                 op if op == Op::Close as u8 => self.on_closed(local),
                 op if op == Op::Wake as u8 => {
                     children.push(local as usize);
