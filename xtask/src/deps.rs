@@ -16,6 +16,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),
     ("ringmain-load", &["ringmain-mqtt"]),
     ("ringmain-bench", &["ringmain-mqtt", "ringmain-load"]),
+    ("ringmain-limits", &["ringmain-mqtt", "ringmain-load"]),
     ("ringmain-xtask", &[]),
 ];
 

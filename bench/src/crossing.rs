@@ -1,0 +1,278 @@
+//! `crossing`: what it costs that a message changes shards.
+//!
+//! The same pairs, the same window, the same client identifiers by number: once with one shard, and
+//! with two shards where 0, 50 or 100 of 100 pairs have their ends on different home shards.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::contender::{Contender, Programs, Scratch};
+use crate::load;
+use crate::results::{self, Bench};
+use crate::table::{median, order, render, verdict};
+
+/// Of 100 pairs, how many cross, and the target against one shard.
+const CASES: [(u32, f64); 3] = [(0, 1.05), (50, 1.10), (100, 1.15)];
+/// Fixes the home shards, so that identifiers can be chosen before the broker runs.
+const HASH_SEED: u64 = 0x5249_4E47;
+
+/// `crossing`
+#[derive(Debug, Args)]
+pub(crate) struct Crossing {
+    /// What all benchmarks share; only Ringmain takes part.
+    #[command(flatten)]
+    bench: Bench,
+    /// Pairs.
+    #[arg(short = 'c', long, default_value_t = 100)]
+    count: u32,
+    /// Messages outstanding for each pair.
+    #[arg(short = 'F', long, default_value_t = 1)]
+    inflight: u32,
+    /// QoS.
+    #[arg(short = 'q', long, default_value_t = 0)]
+    qos: u8,
+    /// Seconds of measured traffic a run.
+    #[arg(short = 'd', long, default_value_t = 5.0)]
+    duration: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    case: String,
+    round: usize,
+    ns_per_message: f64,
+    messages_per_s: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    case: String,
+    ns_per_message: f64,
+    ratio: f64,
+    target: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    pairs: u32,
+    inflight: u32,
+    qos: u8,
+    summary: Vec<Summary>,
+    runs: Vec<Run>,
+}
+
+/// A set-up with the files that hold its client identifiers.
+struct Case {
+    name: String,
+    contender: Contender,
+    publishers: PathBuf,
+    subscribers: PathBuf,
+    target: Option<f64>,
+}
+
+impl Crossing {
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let programs = self.bench.programs()?;
+        let scratch = Scratch::new("crossing")?;
+        let cases = self.cases(&programs, &scratch)?;
+        let mut runs = Vec::new();
+        for round in 0..self.bench.rounds {
+            for i in order(cases.len(), round) {
+                eprintln!("round {} of {}: {}", round + 1, self.bench.rounds, cases[i].name);
+                runs.push(self.measure(&programs, &cases[i], round)?);
+            }
+        }
+        let summary = summarize(&cases, &runs);
+        print!("{}", table(&summary, self.bench.rounds));
+        let Self { count: pairs, inflight, qos, .. } = *self;
+        let outcome = Outcome { pairs, inflight, qos, summary, runs };
+        results::write(self.bench.json.as_deref(), "crossing", &outcome)
+    }
+
+    fn cases(&self, programs: &Programs, scratch: &Scratch) -> io::Result<Vec<Case>> {
+        let homes = Homes::ask(programs, self.count)?;
+        let contender = |shards| Contender::Ringmain {
+            shards,
+            set: vec![format!("node.hash_seed={HASH_SEED}")],
+        };
+        let mut cases = Vec::new();
+        for (percent, target) in CASES {
+            let file = |part: &str| scratch.0.join(format!("{part}-{percent}"));
+            let (publishers, subscribers) = (file("publishers"), file("subscribers"));
+            homes.write(self.count, percent, &publishers, &subscribers)?;
+            if percent == 0 {
+                // The one shard gets the identifiers of the first case: any will do.
+                cases.push(Case {
+                    name: "1 shard".to_owned(),
+                    contender: contender(1),
+                    publishers: publishers.clone(),
+                    subscribers: subscribers.clone(),
+                    target: None,
+                });
+            }
+            cases.push(Case {
+                name: format!("2 shards, {percent} % crossing"),
+                contender: contender(2),
+                publishers,
+                subscribers,
+                target: Some(target),
+            });
+        }
+        Ok(cases)
+    }
+
+    fn measure(&self, programs: &Programs, case: &Case, round: usize) -> io::Result<Run> {
+        let server = case.contender.start(programs, self.bench.port)?;
+        let (count, inflight) = (self.count.to_string(), self.inflight.to_string());
+        let (qos, duration) = (self.qos.to_string(), self.duration.to_string());
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let (publishers, subscribers) = (path(&case.publishers), path(&case.subscribers));
+        let args = [
+            "pair",
+            "-c",
+            &count,
+            "-F",
+            &inflight,
+            "-q",
+            &qos,
+            "-d",
+            &duration,
+            "--warmup",
+            "1",
+            "--pub-ids",
+            &publishers,
+            "--sub-ids",
+            &subscribers,
+        ];
+        let report = load::run(programs, &server, &args)?;
+        let traffic = report.traffic.ok_or_else(|| io::Error::other("a run without traffic"))?;
+        Ok(Run {
+            case: case.name.clone(),
+            round,
+            ns_per_message: traffic.broker_ns_per_message().unwrap_or(f64::NAN),
+            messages_per_s: traffic.delivered as f64 / traffic.seconds,
+        })
+    }
+}
+
+/// Client identifiers by their home shard of two.
+struct Homes([Vec<String>; 2]);
+
+impl Homes {
+    /// Asks the broker's binary where identifiers live: `ringmain home --shards 2 ID...` prints a
+    /// line for each, which ends in the number of the shard.
+    fn ask(programs: &Programs, pairs: u32) -> io::Result<Self> {
+        let wanted = 2 * pairs as usize;
+        let mut homes = [Vec::new(), Vec::new()];
+        let mut next = 0;
+        while homes.iter().any(|h: &Vec<String>| h.len() < wanted) {
+            let ids: Vec<String> = (next..next + 1000).map(|i| format!("x-{i}")).collect();
+            next += 1000;
+            if next > 1000 * (wanted + 100) {
+                return Err(io::Error::other("`ringmain home` puts all identifiers on one shard"));
+            }
+            let output = Command::new(&programs.ringmain)
+                .args(["home", "--shards", "2", "--set", &format!("node.hash_seed={HASH_SEED}")])
+                .args(&ids)
+                .output()?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let shards: Vec<usize> = text
+                .lines()
+                .filter_map(|line| line.split_whitespace().last()?.parse().ok())
+                .collect();
+            if !output.status.success() || shards.len() != ids.len() {
+                return Err(io::Error::other(format!(
+                    "`ringmain home` gave {} answers to {} identifiers ({}): {}",
+                    shards.len(),
+                    ids.len(),
+                    output.status,
+                    String::from_utf8_lossy(&output.stderr)
+                )));
+            }
+            for (id, shard) in ids.into_iter().zip(shards) {
+                homes
+                    .get_mut(shard)
+                    .ok_or_else(|| io::Error::other(format!("{id} lives on shard {shard} of 2")))?
+                    .push(id);
+            }
+        }
+        Ok(Self(homes))
+    }
+
+    /// Writes the identifiers of pairs: subscribers on both shards in turn, publishers beside them
+    /// or across, spread evenly.
+    fn write(
+        &self,
+        pairs: u32,
+        percent: u32,
+        publishers: &PathBuf,
+        subscribers: &PathBuf,
+    ) -> io::Result<()> {
+        let mut ids = self.0.clone().map(Vec::into_iter);
+        let mut take = |shard: usize| {
+            ids[shard].next().ok_or_else(|| io::Error::other("too few identifiers on a shard"))
+        };
+        let mut p = std::fs::File::create(publishers)?;
+        let mut s = std::fs::File::create(subscribers)?;
+        for pair in 0..pairs {
+            let (home, peer) = shards_of(pair, percent);
+            writeln!(s, "{}", take(home)?)?;
+            writeln!(p, "{}", take(peer)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Home shards of a pair's subscriber and publisher.
+fn shards_of(pair: u32, percent: u32) -> (usize, usize) {
+    // Two pairs in a row share a decision, so that both shards have crossing pairs.
+    let nth = pair / 2;
+    let crosses = (nth + 1) * percent / 100 > nth * percent / 100;
+    let home = (pair % 2) as usize;
+    (home, if crosses { 1 - home } else { home })
+}
+
+fn summarize(cases: &[Case], runs: &[Run]) -> Vec<Summary> {
+    let of = |name: &str| {
+        let mine = runs.iter().filter(|r| r.case == name);
+        median(&mine.map(|r| r.ns_per_message).collect::<Vec<_>>())
+    };
+    let one = of(&cases[0].name);
+    cases
+        .iter()
+        .map(|case| {
+            let ns_per_message = of(&case.name);
+            let ratio = ns_per_message / one;
+            Summary { case: case.name.clone(), ns_per_message, ratio, target: case.target }
+        })
+        .collect()
+}
+
+fn table(summary: &[Summary], rounds: usize) -> String {
+    let header = [&format!("median of {rounds} rounds"), "CPU ns/message", "ratio", "target"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    rows.extend(summary.iter().map(|s| {
+        let target = s.target.map(|t| verdict(s.ratio, t)).unwrap_or_default();
+        vec![s.case.clone(), format!("{:.0}", s.ns_per_message), format!("{:.3}", s.ratio), target]
+    }));
+    render(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_asked_share_of_pairs_crosses_and_both_shards_have_their_part() {
+        for (percent, crossing) in [(0, 0), (50, 100), (100, 200)] {
+            let pairs: Vec<_> = (0..200).map(|p| shards_of(p, percent)).collect();
+            assert_eq!(pairs.iter().filter(|(s, p)| s != p).count(), crossing);
+            assert_eq!(pairs.iter().filter(|(s, _)| *s == 0).count(), 100);
+            assert_eq!(pairs.iter().filter(|(_, p)| *p == 0).count(), 100);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `ringmain-bench`: what Ringmain costs, beside its peers and the physical floor, in one run.
+//!
+//! First metric: CPU time of the server's process. Losing results are shown as they are.
+
+mod contender;
+mod cost;
+mod crossing;
+mod floor;
+mod floor_server;
+mod load;
+mod results;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of Ringmain beside its peers and the physical floor.
+#[derive(Debug, Parser)]
+#[command(name = "ringmain-bench", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bytes a connection, a subscription and an offline session; CPU of connect + subscribe.
+    Cost(cost::Cost),
+    /// CPU a message with one shard, and with two at 0, 50 and 100 % crossing.
+    Crossing(crossing::Crossing),
+    /// CPU a message beside a bare io_uring server that moves the same bytes.
+    Floor(floor::Floor),
+    /// The bare server itself.
+    FloorServer(floor_server::FloorServer),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Cost(c) => c.run(),
+        Command::Crossing(c) => c.run(),
+        Command::Floor(c) => c.run(),
+        Command::FloorServer(c) => c.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ringmain-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a process costs, from /proc: CPU, memory, context switches, descriptors.
+
+use std::fs;
+use std::io;
+
+use crate::clock::now_ns;
+
+/// One look at a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sample {
+    /// When, in ns of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// CPU time of the threads that live, in ns (schedstat).
+    pub cpu_ns: u64,
+    /// User time of the process, in ms (10 ms steps).
+    pub user_ms: u64,
+    /// System time of the process, in ms (10 ms steps).
+    pub system_ms: u64,
+    /// Resident bytes.
+    pub rss: u64,
+    /// Proportional set size, bytes.
+    pub pss: u64,
+    /// Anonymous part of the proportional set size, bytes: heap and stacks.
+    pub pss_anon: u64,
+    /// Unique set size: private pages, bytes.
+    pub uss: u64,
+    /// Anonymous pages, bytes.
+    pub anonymous: u64,
+    /// Voluntary context switches of the threads that live.
+    pub voluntary_switches: u64,
+    /// Involuntary ones.
+    pub involuntary_switches: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors, if this user may count them.
+    pub descriptors: Option<u64>,
+}
+
+impl Sample {
+    /// Looks at process `pid`.
+    ///
+    /// # Errors
+    /// When it does not exist, or its memory map may not be read.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let mut sample = Self { at_ns: now_ns(), ..Self::default() };
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let path = task?.path();
+            // A thread may end while we look.
+            let Ok(stat) = fs::read_to_string(path.join("schedstat")) else { continue };
+            sample.threads += 1;
+            sample.cpu_ns += first_number(&stat);
+            let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+            sample.voluntary_switches += field(&status, "voluntary_ctxt_switches");
+            sample.involuntary_switches += field(&status, "nonvoluntary_ctxt_switches");
+        }
+        let (user, system) = times(&fs::read_to_string(format!("/proc/{pid}/stat"))?);
+        (sample.user_ms, sample.system_ms) = (user, system);
+        let map = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let kib = |key| field(&map, key) * 1024;
+        sample.rss = kib("Rss");
+        sample.pss = kib("Pss");
+        sample.pss_anon = kib("Pss_Anon");
+        sample.uss = kib("Private_Clean") + kib("Private_Dirty");
+        sample.anonymous = kib("Anonymous");
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok();
+        sample.descriptors = descriptors.map(|fds| fds.count() as u64);
+        Ok(sample)
+    }
+}
+
+fn first_number(text: &str) -> u64 {
+    text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The number after `key:`; 0 when there is none.
+fn field(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    value.map_or(0, first_number)
+}
+
+/// User and system time in ms, from /proc/PID/stat: fields 14 and 15, counted after the name, which
+/// may hold spaces.
+fn times(stat: &str) -> (u64, u64) {
+    // SAFETY: a plain query.
+    let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks =
+        |n: usize| rest.split_whitespace().nth(n).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+    (ticks(11) * 1000 / hz, ticks(12) * 1000 / hz)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_of_a_process_with_blanks_in_its_name_are_read() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 1 2 3 4 250 130 0 0 20 0 1 0 9";
+        let (user, system) = times(stat);
+        assert!(user > system && system > 0, "{user} {system}");
+    }
+
+    #[test]
+    fn this_process_has_memory_cpu_time_and_descriptors() {
+        let sample = Sample::of(std::process::id()).unwrap();
+        assert!(sample.rss > 0 && sample.uss > 0 && sample.anonymous > 0);
+        assert!(sample.cpu_ns > 0 && sample.threads > 0);
+        assert!(sample.descriptors.unwrap() > 2);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(Sample::of(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! Starts the broker's release binary and drives it with `ringmain-load`, which runs in the process
+//! of the test: one process of clients, one of the broker.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ringmain_load::cli::Cli;
+use ringmain_load::cost::Sample;
+use ringmain_load::report::Report;
+use ringmain_load::run;
+use ringmain_mqtt::{
+    Connect, ConnectProps, Packet, PacketId, Role, Rules, SubscribeOptions, Version, decode,
+    encode, header,
+};
+
+/// The broker may take this long until it accepts connections.
+const START_MAX: Duration = Duration::from_secs(20);
+/// The node's name, as `$SYS` shows it.
+const NODE: &str = "limits";
+
+/// A broker that runs; dropping it ends it.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    port: u16,
+    peer: bool,
+    folder: PathBuf,
+}
+
+impl Broker {
+    /// Starts the broker on 127.0.0.1:`port` with `shards` shards.
+    ///
+    /// `RINGMAIN_LIMITS_BROKER=mosquitto` starts Debian's mosquitto instead, to try the tests
+    /// themselves; `RINGMAIN_BIN` names a binary that is not in the target directory.
+    ///
+    /// # Panics
+    /// When it does not start: there is nothing to test then.
+    #[must_use]
+    pub fn start(port: u16, shards: usize) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("ringmain-limits-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for the broker");
+        let peer = std::env::var("RINGMAIN_LIMITS_BROKER").is_ok_and(|b| b == "mosquitto");
+        let mut command =
+            if peer { mosquitto(port, &folder) } else { ringmain(port, shards, &folder) };
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
+        let mut broker = Self { child, port, peer, folder };
+        broker.wait_until_it_accepts();
+        broker
+    }
+
+    /// Whether this is another broker, with limits of its own.
+    #[must_use]
+    pub fn is_peer(&self) -> bool {
+        self.peer
+    }
+
+    /// Runs `ringmain-load` with these arguments against the broker.
+    ///
+    /// # Panics
+    /// When the run cannot be made, or is not clean.
+    pub fn load(&self, args: &str) -> Report {
+        let (port, pid) = (self.port.to_string(), self.child.id().to_string());
+        let program = ["ringmain-load"].into_iter().chain(args.split_whitespace());
+        let all = program.chain(["--port", &port, "--broker-pid", &pid]);
+        let cli = Cli::try_parse_from(all).unwrap_or_else(|e| panic!("{e}"));
+        let (plan, options) = cli.command.plan().unwrap_or_else(|e| panic!("{e}"));
+        let report = run::run(plan, &options).unwrap_or_else(|e| panic!("{args}: {e}"));
+        println!("$ ringmain-load {args}\n{}", report.to_text());
+        assert!(report.is_clean(), "{args}: {:?} {:?}", report.problems, report.faults);
+        report
+    }
+
+    /// What the broker's process costs now.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        Sample::of(self.child.id()).expect("the broker runs")
+    }
+
+    /// Open connections as `$SYS` counts them, once that is `expected` or after 15 s. This
+    /// question's own connection counts.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn connections(&self, expected: u64) -> io::Result<u64> {
+        let topic = format!("$SYS/brokers/{NODE}/stats/connections/count");
+        let mut client = Client::connect(self.port)?;
+        client.subscribe(&topic)?;
+        let until = Instant::now() + Duration::from_secs(15);
+        let mut last = u64::MAX;
+        while last != expected && Instant::now() < until {
+            let text = client.next_payload()?;
+            last = text.trim().parse().map_err(|_| io::Error::other(text))?;
+        }
+        Ok(last)
+    }
+
+    fn wait_until_it_accepts(&mut self) {
+        let until = Instant::now() + START_MAX;
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        while TcpStream::connect(address).is_err() {
+            let ended = self.child.try_wait().expect("our own child");
+            assert!(ended.is_none(), "the broker ended: {ended:?}");
+            assert!(Instant::now() < until, "the broker does not listen on {address}");
+            sleep(Duration::from_millis(20));
+        }
+        sleep(Duration::from_millis(300));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // SAFETY: our own child, not reaped yet, so the pid is its.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        let until = Instant::now() + Duration::from_secs(15);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The binary beside the folder of the test's own.
+fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
+    let program = std::env::var_os("RINGMAIN_BIN").map_or_else(
+        || {
+            let exe = std::env::current_exe().expect("a program has a path");
+            let target = exe.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
+            target.join("ringmain")
+        },
+        PathBuf::from,
+    );
+    let mut command = Command::new(program);
+    command
+        .args(["serve", "--listen", &format!("tcp://127.0.0.1:{port}")])
+        .args(["--shards", &shards.to_string(), "--log", "warn"])
+        .args(["--set", &format!("node.name={NODE}"), "--set", "sys.interval_s=1"])
+        .arg("--data-dir")
+        .arg(folder);
+    command
+}
+
+fn mosquitto(port: u16, folder: &std::path::Path) -> Command {
+    let config = folder.join("mosquitto.conf");
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n\
+         max_queued_messages 0\nmax_inflight_messages 0\npersistence false\nlog_type none\n"
+    );
+    std::fs::write(&config, text).expect("a configuration");
+    let mut command = Command::new("/usr/sbin/mosquitto");
+    command.arg("-c").arg(config);
+    command
+}
+
+/// A client for one question.
+struct Client {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    fn connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        let mut client = Self { stream, bytes: Vec::new() };
+        let mut out = Vec::new();
+        Connect {
+            version: Version::V311,
+            bridge: false,
+            clean_start: true,
+            keep_alive_s: 60,
+            client_id: "limits-question",
+            username: None,
+            password: None,
+            will: None,
+            props: ConnectProps::default(),
+        }
+        .encode(&mut out);
+        client.stream.write_all(&out)?;
+        client.next(|packet| matches!(packet, Packet::ConnAck(_)).then_some(()))?;
+        Ok(client)
+    }
+
+    fn subscribe(&mut self, filter: &str) -> io::Result<()> {
+        let id = PacketId::new(1).expect("1 is a packet identifier");
+        let mut out = Vec::new();
+        let filters = [(filter, SubscribeOptions::default())];
+        encode::subscribe(&mut out, Version::V311, id, None, &filters);
+        self.stream.write_all(&out)
+    }
+
+    fn next_payload(&mut self) -> io::Result<String> {
+        self.next(|packet| match packet {
+            Packet::Publish(p) => Some(String::from_utf8_lossy(p.payload).into_owned()),
+            _ => None,
+        })
+    }
+
+    /// Reads packets until `take` takes one.
+    fn next<T>(&mut self, take: impl Fn(&Packet<'_>) -> Option<T>) -> io::Result<T> {
+        let rules = Rules { strict_utf8: false };
+        loop {
+            let h = header(&self.bytes, false).map_err(|e| io::Error::other(e.to_string()))?;
+            if let Some(h) = h.filter(|h| h.total_len() <= self.bytes.len()) {
+                let packet: Vec<u8> = self.bytes.drain(..h.total_len()).collect();
+                let body = &packet[usize::from(h.len)..];
+                let packet = decode(h, body, Version::V311, Role::Client, &rules)
+                    .map_err(|e| io::Error::other(e.to_string()))?;
+                if let Some(taken) = take(&packet) {
+                    return Ok(taken);
+                }
+                continue;
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => self.bytes.extend_from_slice(&chunk[..n]),
+            }
+        }
+    }
+}
