@@ -92,11 +92,22 @@ impl<M: Machine> NetTask<M> {
             return net.on_accept_failed(-result);
         }
         net.shared.stats(net.me).accepted.inc();
-        net.shared.connections.fetch_add(1, Ordering::Relaxed);
+        // Other shards accept at the same time: the last place may be gone.
+        let others = net.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let refused = others >= net.shared.max_connections;
         if net.features.has(Feature::FixedFdInstall) {
             net.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
             let id = net.conns.open(ring as u16, result as u32, index as u16, Phase::Opening);
-            net.install(id, Kind::InstallForPeer);
+            if refused {
+                net.refuse(id);
+            } else {
+                net.install(id, Kind::InstallForPeer);
+            }
+        } else if refused {
+            // SAFETY: accepted for us just now.
+            drop(unsafe { OwnedFd::from_raw_fd(result) });
+            net.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            net.shared.stats(net.me).accept_over_limit.inc();
         } else {
             net.register_accepted(ring, result, index as u16);
         }
@@ -163,7 +174,9 @@ impl Net {
         }
         let node_room =
             self.shared.max_connections - self.shared.connections.load(Ordering::Relaxed);
-        let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX);
+        // A part of what the node has left, so that the shards together seldom take too many.
+        let shards = self.shared.shards.len() as u32;
+        let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX).div_ceil(shards);
         let chosen = (0..self.rings.len()).find(|r| self.ring_addr(*r).free() > 0);
         let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room);
         for listener in 0..self.acceptor.listeners.len() {
@@ -295,6 +308,14 @@ impl Net {
 
     fn is_opening(&mut self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|c| c.phase == Phase::Opening)
+    }
+
+    fn refuse(&mut self, id: ConnId) {
+        self.shared.stats(self.me).accept_over_limit.inc();
+        if let Some(conn) = self.conns.get(id) {
+            conn.set(flag::SILENT);
+        }
+        self.end(id);
     }
 
     fn drop_unopened(&mut self, id: ConnId) {

@@ -72,7 +72,9 @@ pub struct NodeConfig {
     pub shards: Vec<ShardPlacement>,
     /// Addresses; the index in this list is the `listener` of a connection.
     pub listeners: Vec<ListenerConfig>,
-    /// Most connections of the node. More wait in the kernel's backlog.
+    /// Most connections of the node. More wait in the kernel's backlog; when several shards take
+    /// the last places at the same time, those that came too late are closed (at most one or a few
+    /// per shard).
     pub max_connections: u32,
     /// Bytes of one receive buffer: the most that one `Input::Data` carries.
     pub recv_buffer_bytes: u32,

@@ -119,10 +119,10 @@ impl ShardThread {
     }
 }
 
-fn open_rings(
-    sizes: Sizes,
-    features: Features,
-) -> Result<(Vec<Ring>, Vec<OwnedFd>), (&'static str, io::Error)> {
+/// A shard's rings, and the eventfds of all but the first.
+type Rings = (Vec<Ring>, Vec<OwnedFd>);
+
+fn open_rings(sizes: Sizes, features: Features) -> Result<Rings, (&'static str, io::Error)> {
     let register = features.has(Feature::RegisteredRing);
     let mut children = Vec::new();
     let mut rings = Vec::new();
