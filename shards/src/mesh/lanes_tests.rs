@@ -133,3 +133,20 @@ fn a_sleeping_peer_is_woken_once_a_turn() {
     assert_eq!(lanes.pop_wake(), None, "it was told once for this sleep");
     assert_eq!(lanes.counts().wakes, 1);
 }
+
+#[test]
+fn what_is_sent_later_arrives_later_whoever_sends_it() {
+    let boxes = mesh(3, 8);
+    let mut a = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut b = Lanes::new(B, Arc::clone(&boxes));
+    let mut fx = Effects::new(3);
+    for n in 0..3 {
+        fx.send(C, mail(2 * n));
+        fx.send(B, mail(100));
+        a.send_turn(&mut fx);
+        drain(&boxes[1]); // B learns of it, and so sends
+        fx.send(C, mail(2 * n + 1));
+        b.send_turn(&mut fx);
+    }
+    assert_eq!(drain(&boxes[2]), [0, 1, 2, 3, 4, 5]);
+}
