@@ -5,12 +5,9 @@
 //! ```
 //!
 //! One thread plays all senders and the receiver in turns, so that the numbers are of instructions
-//! and memory, not of contention or of the scheduler; the last table lets two threads answer each
-//! other.
+//! and memory, not of contention or of the scheduler.
 
-use std::collections::VecDeque;
-use std::hint::{black_box, spin_loop};
-use std::sync::Arc;
+use std::hint::black_box;
 use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
@@ -19,6 +16,11 @@ use crossbeam::queue::ArrayQueue;
 type Item = [u64; 4];
 
 const ROUNDS: u64 = 200_000;
+
+fn count(item: Item) -> u64 {
+    black_box(item);
+    1
+}
 
 /// A node's queues to one receiver.
 trait Lanes {
@@ -44,7 +46,7 @@ impl Lanes for OneArrayOfBatches {
     fn receive(&mut self) -> u64 {
         let mut n = 0;
         while let Some(mut mail) = self.0.pop() {
-            n += mail.drain(..).map(|m| black_box(m)[0].min(0) + 1).sum::<u64>();
+            n += mail.drain(..).map(count).sum::<u64>();
             self.1.push(mail);
         }
         n
@@ -62,7 +64,7 @@ impl Lanes for OneArrayOfMails {
         (0..batch).for_each(|_| self.0.push([sender as u64; 4]).expect("room"));
     }
     fn receive(&mut self) -> u64 {
-        std::iter::from_fn(|| self.0.pop()).map(|m| black_box(m)[0].min(0) + 1).sum()
+        std::iter::from_fn(|| self.0.pop()).map(count).sum()
     }
 }
 
@@ -80,7 +82,7 @@ impl Lanes for SpscPerPair {
         let mut n = 0;
         for (_, lane) in &mut self.0 {
             while let Ok(m) = lane.pop() {
-                n += black_box(m)[0].min(0) + 1;
+                n += count(m);
             }
         }
         n
@@ -102,7 +104,7 @@ impl Lanes for FlumeOfBatches {
     fn receive(&mut self) -> u64 {
         let mut n = 0;
         while let Ok(mut mail) = self.0.1.try_recv() {
-            n += mail.drain(..).map(|m| black_box(m)[0].min(0) + 1).sum::<u64>();
+            n += mail.drain(..).map(count).sum::<u64>();
             self.1.push(mail);
         }
         n
@@ -138,61 +140,5 @@ fn main() {
         measure::<SpscPerPair>(senders, active, batch);
         measure::<FlumeOfBatches>(senders, active, batch);
         println!();
-    }
-    round_trips();
-}
-
-/// Two threads that spin, answering each other: the time of two hops.
-fn round_trips() {
-    let queues = Arc::new([ArrayQueue::new(64), ArrayQueue::new(64)]);
-    let (to_b, from_a) = flume::bounded(64);
-    let (to_a, from_b) = flume::bounded(64);
-    for name in ["ArrayQueue", "flume"] {
-        let array = name == "ArrayQueue";
-        let peer = {
-            let (queues, from_a, to_a) = (Arc::clone(&queues), from_a.clone(), to_a.clone());
-            std::thread::spawn(move || {
-                for _ in 0..ROUNDS {
-                    if array {
-                        let v = spin(|| queues[0].pop());
-                        queues[1].push(v).expect("room");
-                    } else {
-                        to_a.try_send(spin(|| from_a.try_recv().ok())).expect("room");
-                    }
-                }
-            })
-        };
-        let mut times = VecDeque::new();
-        for _ in 0..ROUNDS {
-            let start = Instant::now();
-            if array {
-                queues[0].push(vec![[0u64; 4]]).expect("room");
-                drop(spin(|| queues[1].pop()));
-            } else {
-                to_b.try_send(vec![[0u64; 4]]).expect("room");
-                drop(spin(|| from_b.try_recv().ok()));
-            }
-            times.push_back(start.elapsed());
-        }
-        peer.join().expect("peer");
-        times.make_contiguous().sort_unstable();
-        println!(
-            "{name:<12} round trip between spinning threads: median {:?}",
-            times[times.len() / 2]
-        );
-    }
-}
-
-fn spin<T>(mut take: impl FnMut() -> Option<T>) -> T {
-    let mut spins = 0u32;
-    loop {
-        if let Some(v) = take() {
-            return v;
-        }
-        spins += 1;
-        if spins.is_multiple_of(1000) {
-            std::thread::yield_now(); // fewer cores than threads
-        }
-        spin_loop();
     }
 }

@@ -198,6 +198,18 @@ fn a_cpu_that_does_not_exist_is_said_so() {
 }
 
 #[test]
+fn pinned_shards_serve() {
+    let mut config = config(3);
+    config.shards = ShardPlacement::spread(3);
+    let (node, _) = echo_node(&config);
+    assert!(node.ready());
+    let mut streams: Vec<_> = (0..30).map(|_| connect(&node)).collect();
+    streams.iter_mut().for_each(|s| exchange(s, b"hello"));
+    drop(streams);
+    finish(node);
+}
+
+#[test]
 fn two_listeners_on_both_families_serve() {
     let v6: SocketAddr = "[::1]:0".parse().unwrap();
     let mut config = config(1);

@@ -19,11 +19,11 @@ use crate::engine::Machine;
 use crate::engine::ids::{ConnId, Peer};
 use crate::engine::input::Input;
 
-/// Room below which single accepts are used: more than a multishot accept can take from a full
-/// backlog before it is cancelled.
-const MULTISHOT_ROOM_MIN: u32 = 4096 + 1024;
+/// Added to the backlogs of all listeners: the room below which single accepts are used, because a
+/// multishot accept can empty a full backlog before it is cancelled.
+const MULTISHOT_MARGIN: u32 = 1024;
 /// Single accepts armed at a time.
-const SINGLES_MAX: u32 = 16;
+const SINGLES_MAX: u32 = 32;
 /// Pause after the kernel ran out of descriptors or memory.
 const RETRY_MS: u64 = 10;
 /// IORING_FILE_INDEX_ALLOC as `opcode::FilesUpdate` takes it.
@@ -33,6 +33,7 @@ const ALLOC_SLOT: i32 = -1;
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
     stopped: bool,
+    multishot_room: u32,
     retry_at_ms: u64,
 }
 
@@ -51,12 +52,14 @@ struct Armed {
 }
 
 impl Acceptor {
-    pub(super) fn new(sockets: Vec<OwnedFd>, rings: usize) -> Self {
+    /// `backlogs` is the sum over the listeners.
+    pub(super) fn new(sockets: Vec<OwnedFd>, backlogs: u32, rings: usize) -> Self {
         let listeners = sockets
             .into_iter()
             .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
             .collect();
-        Self { listeners, stopped: false, retry_at_ms: 0 }
+        let multishot_room = backlogs.saturating_add(MULTISHOT_MARGIN);
+        Self { listeners, stopped: false, multishot_room, retry_at_ms: 0 }
     }
 
     /// Pauses or resumes; false when there is no such listener.
@@ -193,7 +196,8 @@ impl Net {
     }
 
     fn drive_accept(&mut self, listener: usize, ring: usize, room: u32) {
-        let many = room > MULTISHOT_ROOM_MIN && self.features.has(Feature::MultishotAccept);
+        let many =
+            room > self.acceptor.multishot_room && self.features.has(Feature::MultishotAccept);
         let listeners = self.acceptor.listeners.len() as u32;
         let armed = self.acceptor.listeners[listener].rings[ring];
         if many {

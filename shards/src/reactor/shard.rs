@@ -44,6 +44,7 @@ pub(super) struct ShardThread {
 pub(super) struct Sizes {
     rings: u16,
     capacity: u32,
+    backlogs: u32,
     main: RingSize,
     child: RingSize,
 }
@@ -61,7 +62,8 @@ impl Sizes {
             buffers: (config.recv_buffers_per_ring / 4).max(1),
             ..main
         };
-        Self { rings: plan.rings, capacity: plan.capacity, main, child }
+        let backlogs = config.listeners.iter().fold(0u32, |sum, l| sum.saturating_add(l.backlog));
+        Self { rings: plan.rings, capacity: plan.capacity, backlogs, main, child }
     }
 }
 
@@ -92,7 +94,7 @@ impl ShardThread {
                 let addrs = rings.iter().map(|r| Arc::clone(&r.addr)).collect();
                 let first = shared.shards[me.index()].rings.set(addrs).is_ok();
                 debug_assert!(first, "a shard starts once");
-                let acceptor = Acceptor::new(sockets, rings.len());
+                let acceptor = Acceptor::new(sockets, sizes.backlogs, rings.len());
                 Net::new(me, Arc::clone(&shared), features, rings, children, acceptor)
             }
             Err((what, source)) => {
