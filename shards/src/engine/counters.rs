@@ -1,4 +1,4 @@
-//! Counters of one shard. Plain integers: only the shard itself writes them.
+//! Counters of one shard. Plain integers: only the shard itself writes them; whoever asks gets a copy.
 
 /// Why a copy of a message was not delivered. Each has a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,19 +11,298 @@ pub enum DropReason {
     Expired,
     /// Larger than the client's Maximum Packet Size. [S-30]
     TooLarge,
-    /// The session ended with the message still queued.
+    /// The session ended with the message still queued or unacknowledged.
     SessionEnded,
-    /// Shared group without members, or its queue was full. [S-66]
+    /// The shared group ended, or its queue was full. [S-66]
     GroupEnded,
-    /// The memory watermark was reached (Q08).
-    MemoryPressure,
+    /// The publisher is the subscriber, and No Local is set. [S-49]
+    NoLocal,
     /// The client refused it with PUBACK or PUBREC >= 0x80. [S-65]
     Refused,
 }
 
-/// Counters of one shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident $(=> $path:literal)?,)*) => {
+        /// Counters of one shard. Those with a path appear below
+        /// `$SYS/brokers/<node>/metrics/` (Y04 to Y07).
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Counters {
+            /// Adds those of another shard.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+
+            /// All that have a path in `$SYS`, with it.
+            pub fn metrics(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$($((concat!($path), self.$field),)?)*].into_iter()
+            }
+
+            /// All, by field name.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
     /// Bytes received from sockets.
-    pub bytes_received: u64,
+    bytes_received => "bytes/received",
+    /// Bytes that sockets took.
+    bytes_sent => "bytes/sent",
+    /// Packets.
+    packets_received => "packets/received",
+    /// Packets.
+    packets_sent => "packets/sent",
+    /// CONNECT packets.
+    connect_received => "packets/connect/received",
+    /// CONNACK packets.
+    connack_sent => "packets/connack/sent",
+    /// CONNACK packets with an error.
+    connack_error => "packets/connack/error",
+    /// CONNACK packets for refused credentials.
+    connack_auth_error => "packets/connack/auth_error",
+    /// PUBLISH packets.
+    publish_received => "packets/publish/received",
+    /// PUBLISH packets.
+    publish_sent => "packets/publish/sent",
+    /// PUBLISH with a packet id that is in use.
+    publish_inuse => "packets/publish/inuse",
+    /// PUBLISH packets that were refused.
+    publish_error => "packets/publish/error",
+    /// PUBLISH packets that were not authorised.
+    publish_auth_error => "packets/publish/auth_error",
+    /// PUBLISH packets that were dropped.
+    publish_dropped => "packets/publish/dropped",
+    /// PUBLISH packets over a quota.
+    publish_quota_exceeded => "packets/publish/quota_exceeded",
+    /// PUBACK packets.
+    puback_received => "packets/puback/received",
+    /// PUBACK packets.
+    puback_sent => "packets/puback/sent",
+    /// PUBACK for an id in use by a QoS 2 handshake.
+    puback_inuse => "packets/puback/inuse",
+    /// PUBACK for an unknown id.
+    puback_missed => "packets/puback/missed",
+    /// PUBREC packets.
+    pubrec_received => "packets/pubrec/received",
+    /// PUBREC packets.
+    pubrec_sent => "packets/pubrec/sent",
+    /// PUBREC for an id in use by a QoS 1 handshake.
+    pubrec_inuse => "packets/pubrec/inuse",
+    /// PUBREC for an unknown id.
+    pubrec_missed => "packets/pubrec/missed",
+    /// PUBREL packets.
+    pubrel_received => "packets/pubrel/received",
+    /// PUBREL packets.
+    pubrel_sent => "packets/pubrel/sent",
+    /// PUBREL for an unknown id.
+    pubrel_missed => "packets/pubrel/missed",
+    /// PUBCOMP packets.
+    pubcomp_received => "packets/pubcomp/received",
+    /// PUBCOMP packets.
+    pubcomp_sent => "packets/pubcomp/sent",
+    /// PUBCOMP for an id in another state.
+    pubcomp_inuse => "packets/pubcomp/inuse",
+    /// PUBCOMP for an unknown id.
+    pubcomp_missed => "packets/pubcomp/missed",
+    /// SUBSCRIBE packets.
+    subscribe_received => "packets/subscribe/received",
+    /// Filters refused.
+    subscribe_error => "packets/subscribe/error",
+    /// Filters not authorised.
+    subscribe_auth_error => "packets/subscribe/auth_error",
+    /// SUBACK packets.
+    suback_sent => "packets/suback/sent",
+    /// UNSUBSCRIBE packets.
+    unsubscribe_received => "packets/unsubscribe/received",
+    /// Filters refused.
+    unsubscribe_error => "packets/unsubscribe/error",
+    /// UNSUBACK packets.
+    unsuback_sent => "packets/unsuback/sent",
+    /// PINGREQ packets.
+    pingreq_received => "packets/pingreq/received",
+    /// PINGRESP packets.
+    pingresp_sent => "packets/pingresp/sent",
+    /// DISCONNECT packets.
+    disconnect_received => "packets/disconnect/received",
+    /// DISCONNECT packets.
+    disconnect_sent => "packets/disconnect/sent",
+    /// AUTH packets.
+    auth_received => "packets/auth/received",
+    /// AUTH packets.
+    auth_sent => "packets/auth/sent",
+    /// Messages, all kinds of QoS.
+    messages_received => "messages/received",
+    /// Messages, all kinds of QoS.
+    messages_sent => "messages/sent",
+    /// Messages that entered routing, wills and `$SYS` included.
+    messages_publish => "messages/publish",
+    /// Messages lost or refused for any reason.
+    messages_dropped => "messages/dropped",
+    /// QoS 2 packet ids never released in time.
+    messages_dropped_await_pubrel_timeout => "messages/dropped/await_pubrel_timeout",
+    /// Messages without a subscriber.
+    messages_dropped_no_subscribers => "messages/dropped/no_subscribers",
+    /// Messages over a quota or under memory pressure.
+    messages_dropped_quota_exceeded => "messages/dropped/quota_exceeded",
+    /// Messages over Receive Maximum.
+    messages_dropped_receive_maximum => "messages/dropped/receive_maximum",
+    /// Messages expired before they were routed or while retained.
+    messages_dropped_expired => "messages/dropped/expired",
+    /// Messages sent to other shards.
+    messages_forward => "messages/forward",
+    /// Messages with `$delayed`.
+    messages_delayed => "messages/delayed",
+    /// Messages stored as retained.
+    messages_retained => "messages/retained",
+    /// Messages given to sockets or whose delivery began.
+    messages_delivered => "messages/delivered",
+    /// Messages acknowledged by clients.
+    messages_acked => "messages/acked",
+    /// Messages made durable.
+    messages_persisted => "messages/persisted",
+    /// QoS 0.
+    messages_qos0_received => "messages/qos0/received",
+    /// QoS 0.
+    messages_qos0_sent => "messages/qos0/sent",
+    /// QoS 1.
+    messages_qos1_received => "messages/qos1/received",
+    /// QoS 1.
+    messages_qos1_sent => "messages/qos1/sent",
+    /// QoS 2.
+    messages_qos2_received => "messages/qos2/received",
+    /// QoS 2.
+    messages_qos2_sent => "messages/qos2/sent",
+    /// Copies not delivered, any reason.
+    delivery_dropped => "delivery/dropped",
+    /// See [`DropReason::NoLocal`].
+    delivery_dropped_no_local => "delivery/dropped/no_local",
+    /// See [`DropReason::TooLarge`].
+    delivery_dropped_too_large => "delivery/dropped/too_large",
+    /// See [`DropReason::Qos0`].
+    delivery_dropped_qos0_msg => "delivery/dropped/qos0_msg",
+    /// See [`DropReason::QueueFull`].
+    delivery_dropped_queue_full => "delivery/dropped/queue_full",
+    /// See [`DropReason::Expired`].
+    delivery_dropped_expired => "delivery/dropped/expired",
+    /// See [`DropReason::SessionEnded`].
+    delivery_dropped_session_ended => "delivery/dropped/session_ended",
+    /// See [`DropReason::GroupEnded`].
+    delivery_dropped_group_ended => "delivery/dropped/group_ended",
+    /// See [`DropReason::Refused`].
+    delivery_dropped_refused => "delivery/dropped/refused",
+    /// Copies that matching produced on this shard: each ends delivered, queued or dropped.
+    delivery_matched => "delivery/matched",
+    /// CONNECT packets that were accepted as well-formed.
+    client_connect => "client/connect",
+    /// CONNACK packets.
+    client_connack => "client/connack",
+    /// Clients connected.
+    client_connected => "client/connected",
+    /// Clients disconnected.
+    client_disconnected => "client/disconnected",
+    /// SUBSCRIBE handled.
+    client_subscribe => "client/subscribe",
+    /// UNSUBSCRIBE handled.
+    client_unsubscribe => "client/unsubscribe",
+    /// Sessions created.
+    session_created => "session/created",
+    /// Sessions resumed.
+    session_resumed => "session/resumed",
+    /// Sessions taken over by another connection.
+    session_takenover => "session/takenover",
+    /// Sessions discarded by Clean Start.
+    session_discarded => "session/discarded",
+    /// Sessions ended.
+    session_terminated => "session/terminated",
+    /// Connections refused under overload.
+    overload_new_conn => "overload_protection/new_conn",
+    /// Publishers paused because a mailbox was full.
+    overload_delay_lane => "overload_protection/delay/lane",
+    /// Publishers paused because memory is critical.
+    overload_delay_memory => "overload_protection/delay/memory",
+    /// Connections that sent no CONNECT in time (W12).
+    connect_timeout => "connections/connect_timeout",
+    /// Connections closed by keep-alive.
+    keepalive_timeout => "connections/keepalive_timeout",
+    /// Connections refused by a limit (T15).
+    connections_refused => "connections/refused",
+    /// TLS on a plain listener (W19).
+    tls_on_plain => "connections/tls_on_plain",
+    /// HTTP on an MQTT listener (W19).
+    http_on_mqtt => "connections/http_on_mqtt",
+    /// Malformed packets and protocol errors.
+    protocol_errors => "connections/protocol_errors",
+    /// Slow consumers closed (L08).
+    slow_consumers_closed => "connections/slow_consumers_closed",
+    /// Connections accepted.
+    connections_opened => "connections/opened",
+    /// Connections handed to their home shard.
+    connections_handed_over => "connections/handed_over",
+    /// Publishes over Receive Maximum from lenient listeners (D8).
+    receive_maximum_lenient => "connections/receive_maximum_exceeded",
+}
+
+impl Counters {
+    /// Counts a copy that will not be delivered.
+    pub fn drop_copy(&mut self, reason: DropReason, n: u64) {
+        self.delivery_dropped += n;
+        self.messages_dropped += n;
+        *match reason {
+            DropReason::QueueFull => &mut self.delivery_dropped_queue_full,
+            DropReason::Qos0 => &mut self.delivery_dropped_qos0_msg,
+            DropReason::Expired => &mut self.delivery_dropped_expired,
+            DropReason::TooLarge => &mut self.delivery_dropped_too_large,
+            DropReason::SessionEnded => &mut self.delivery_dropped_session_ended,
+            DropReason::GroupEnded => &mut self.delivery_dropped_group_ended,
+            DropReason::NoLocal => &mut self.delivery_dropped_no_local,
+            DropReason::Refused => &mut self.delivery_dropped_refused,
+        } += n;
+    }
+}
+
+/// What a shard holds at one moment; sums over shards give the `stats` of `$SYS` (Y03).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Connections with a session.
+    pub connections: u64,
+    /// Sockets, handshakes included.
+    pub sockets: u64,
+    /// Sessions, offline ones included.
+    pub sessions: u64,
+    /// Filters with at least one subscriber on this shard.
+    pub filters: u64,
+    /// Subscriptions, without shared ones.
+    pub subscriptions: u64,
+    /// Memberships in shared groups.
+    pub shared_subscriptions: u64,
+    /// Retained messages owned by this shard.
+    pub retained: u64,
+    /// Messages queued in sessions.
+    pub queued: u64,
+    /// Messages waiting for acknowledgement.
+    pub inflight: u64,
+    /// Messages queued in groups owned by this shard.
+    pub group_queued: u64,
+}
+
+impl Gauges {
+    /// Adds those of another shard.
+    pub fn add(&mut self, o: &Self) {
+        self.connections += o.connections;
+        self.sockets += o.sockets;
+        self.sessions += o.sessions;
+        self.filters += o.filters;
+        self.subscriptions += o.subscriptions;
+        self.shared_subscriptions += o.shared_subscriptions;
+        self.retained += o.retained;
+        self.queued += o.queued;
+        self.inflight += o.inflight;
+        self.group_queued += o.group_queued;
+    }
 }
