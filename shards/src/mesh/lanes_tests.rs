@@ -1,29 +1,16 @@
-use bytes::Bytes;
-use ringmain_mqtt::QoS;
-
 use super::*;
-use crate::engine::message::Message;
+use crate::engine::mail::Ticket;
 
-fn mail(n: u64) -> Mail {
-    Mail::Publish(Arc::new(Message {
-        data: Bytes::from_static(b"t"),
-        topic_end: 1,
-        props_end: 1,
-        publisher: 0,
-        created_ms: n,
-        expiry_s: u32::MAX,
-        qos: QoS::AtMostOnce,
-        retain: false,
-        expiry_forwarded: false,
-    }))
+fn mail(n: u32) -> Mail {
+    Mail::Verdict { ticket: Ticket { index: n, generation: 0 }, taken: 0, refused: false }
 }
 
-fn number(mail: &Mail) -> u64 {
-    let Mail::Publish(m) = mail;
-    m.created_ms
+fn number(mail: &Mail) -> u32 {
+    let Mail::Verdict { ticket, .. } = mail else { panic!("other mail: {mail:?}") };
+    ticket.index
 }
 
-fn drain(mailbox: &Mailbox) -> Vec<u64> {
+fn drain(mailbox: &Mailbox) -> Vec<u32> {
     let mut all = Vec::new();
     while let Some(Delivery::Batch { mail, .. }) = mailbox.pop() {
         all.extend(mail.iter().map(number));
