@@ -210,6 +210,35 @@ fn pinned_shards_serve() {
 }
 
 #[test]
+fn a_registered_task_shares_the_executor_with_the_net_task() {
+    let ticks = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = std::sync::Arc::clone(&ticks);
+    let node = reactor::run(&config(1), move |me| {
+        let counter = std::sync::Arc::clone(&counter);
+        glommio::spawn_local(async move {
+            let _registered = reactor::BackgroundTask::register();
+            loop {
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+                counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .detach();
+        // Registered before the net task starts, so that the task gets its first run.
+        std::mem::forget(reactor::BackgroundTask::register());
+        Echo::new(me, Default::default())
+    })
+    .unwrap_or_else(|e| panic!("start: {e}"));
+    let mut stream = connect(&node);
+    for _ in 0..200 {
+        exchange(&mut stream, b"hello");
+    }
+    eventually("ticks", || ticks.load(std::sync::atomic::Ordering::Relaxed) > 50);
+    exchange(&mut stream, b"hello");
+    drop(stream);
+    finish(node);
+}
+
+#[test]
 fn two_listeners_on_both_families_serve() {
     let v6: SocketAddr = "[::1]:0".parse().unwrap();
     let mut config = config(1);

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use super::accept::Acceptor;
 use super::config::{NodeConfig, RingPlan, StartError};
@@ -19,8 +19,10 @@ use crate::engine::ids::ShardId;
 
 /// Memory for glommio's own I/O. Its default of 10 MiB per executor is for storage-bound programs.
 const GLOMMIO_IO_MEMORY: usize = 1 << 20;
-/// How soon the net task is asked to let other tasks run.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// The executor's preempt timer: practically never. glommio 0.9 (and glommio-ng 0.12) go to sleep with
+/// runnable tasks when the timer fires between arming it and running the first task, which a loaded
+/// machine makes happen; without another timer that sleep has no end. See decision record 0002.
+const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// Joins to what the net task ended with.
 pub(super) type Handle = glommio::ExecutorJoinHandle<io::Result<()>>;
@@ -109,15 +111,8 @@ impl ShardThread {
         if opened.recv().is_err() {
             return Ok(()); // another shard failed to start
         }
-        let queue = glommio::executor().create_task_queue(
-            Shares::Static(1000),
-            Latency::NotImportant,
-            "net",
-        );
-        match glommio::spawn_local_into(task.run(), queue) {
-            Ok(task) => task.await,
-            Err(e) => Err(io::Error::other(e.to_string())),
-        }
+        // Not in a task queue of its own: the executor's loop is entered only when other tasks exist.
+        task.run().await
     }
 }
 

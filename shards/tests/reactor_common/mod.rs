@@ -280,8 +280,9 @@ pub fn finish(node: Node) -> StatsSnapshot {
     eventually("all connections closed", || {
         total(&node).connections == 0 && total(&node).slots_used == 0
     });
-    let stats = total(&node);
     node.stop();
+    eventually("ended", || node.stopped());
+    let stats = total(&node);
     node.join().expect("join");
     stats
 }
