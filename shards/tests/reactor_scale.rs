@@ -215,16 +215,16 @@ fn a_registered_task_shares_the_executor_with_the_net_task() {
     let counter = std::sync::Arc::clone(&ticks);
     let node = reactor::run(&config(1), move |me| {
         let counter = std::sync::Arc::clone(&counter);
+        // Registered before the net task starts, so that the task gets its first run.
+        let registered = reactor::BackgroundTask::register();
         glommio::spawn_local(async move {
-            let _registered = reactor::BackgroundTask::register();
+            let _registered = registered;
             loop {
                 glommio::timer::sleep(Duration::from_millis(1)).await;
                 counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         })
         .detach();
-        // Registered before the net task starts, so that the task gets its first run.
-        std::mem::forget(reactor::BackgroundTask::register());
         Echo::new(me, Default::default())
     })
     .unwrap_or_else(|e| panic!("start: {e}"));
