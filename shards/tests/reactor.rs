@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use reactor_common::*;
-use ringmain_shards::boundary::{Control, Event};
+use ringmain_shards::boundary::{Control, Event, Pressure};
 
 #[test]
 fn small_and_large_exchanges_come_back_unchanged() {
@@ -115,4 +115,53 @@ fn a_slow_reader_gets_everything_in_order() {
     thread.join().unwrap();
     drop(stream);
     finish(node);
+}
+
+#[test]
+fn a_flush_to_a_peer_that_does_not_read_ends_after_a_second() {
+    // [S-93]
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    stream.write_all(b"F").unwrap();
+    eventually("closed", || seen.closed() == 1);
+    let stats = finish(node);
+    assert_eq!((stats.flush_timeouts, seen.get(|s| &s.closed_local)), (1, 1));
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest);
+    assert!(end.is_err() && rest.len() < 16 << 20, "a cut stream must not look complete");
+}
+
+#[test]
+fn a_large_last_message_is_flushed_whole() {
+    // [S-93]
+    let (node, _) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    stream.write_all(b"F").unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), 16 << 20);
+    drop(stream);
+    assert_eq!(finish(node).flush_timeouts, 0);
+}
+
+#[test]
+fn a_paused_listener_leaves_connections_in_the_backlog() {
+    for max_connections in [100, 100_000] {
+        // Single and multishot accepts.
+        let mut config = config(1);
+        config.max_connections = max_connections.min(16_000);
+        let (node, seen) = echo_node(&config);
+        exchange(&mut connect(&node), b"x");
+        node.handles()[0].send(Control::Pressure(Pressure::High)).unwrap();
+        node.events().recv().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20)); // the cancel is on its way
+        let mut stream = connect(&node);
+        stream.write_all(b"y").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(seen.get(|s| &s.opened), 1);
+        node.handles()[0].send(Control::Pressure(Pressure::Normal)).unwrap();
+        expect(&mut stream, b"y");
+        drop(stream);
+        finish(node);
+    }
 }

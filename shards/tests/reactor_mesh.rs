@@ -145,28 +145,3 @@ fn a_full_target_closes_the_connection_and_says_so() {
         stats.arrived + seen.get(|s| &s.opened) - stats.handed_over - stats.handover_failed
     );
 }
-
-#[test]
-fn connections_above_the_bound_of_the_node_wait_in_the_backlog() {
-    // (features.md T15)
-    let mut config = config(2);
-    config.max_connections = 16; // with 8 + 1 + 64 slots at each shard
-    let (node, _) = echo_node(&config);
-    let mut streams = Vec::new();
-    for _ in 0..16 {
-        let mut stream = connect(&node);
-        stream.write_all(b"H1").unwrap();
-        expect(&mut stream, b"@1:");
-        streams.push(stream);
-    }
-    // One more waits in the backlog until one goes.
-    let mut waiting = connect(&node);
-    waiting.write_all(b"x").unwrap();
-    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    assert!(waiting.read(&mut [0]).is_err(), "served above max_connections");
-    waiting.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    streams.pop();
-    expect(&mut waiting, b"x");
-    drop((waiting, streams));
-    finish(node);
-}

@@ -4,14 +4,11 @@ mod reactor_common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use reactor_common::*;
 use ringmain_shards::engine::ids::ShardId;
 use ringmain_shards::reactor::{self, Feature, NodeConfig, ShardPlacement, StartError};
-
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
 
 #[test]
 fn five_thousand_connections_are_served_at_once() {
@@ -60,40 +57,37 @@ fn a_shard_with_many_small_rings_serves_as_one() {
 }
 
 #[test]
-fn twenty_thousand_connects_and_closes_leave_nothing_behind() {
-    let (node, seen) = echo_node(&config(2));
-    exchange(&mut connect(&node), b"warm");
-    eventually("idle", || total(&node).slots_used == 0);
-    let before = open_descriptors();
-    for n in 0..20_000u32 {
-        let mut stream = connect(&node);
-        match n % 4 {
-            0 => {}
-            1 => exchange(&mut stream, b"x"),
-            2 => {
-                stream.write_all(b"x").unwrap();
-                reset_on_drop(&stream);
-            }
-            _ => {
-                reset_on_drop(&stream);
-                stream.write_all(b"H1").unwrap();
-            }
-        }
-        drop(stream);
-        if n % 512 == 0 {
-            // Loopback runs out of ports otherwise: those of reset connections come back at once.
-            eventually("drained", || total(&node).connections < 200);
-        }
-    }
-    eventually("all accepted", || total(&node).accepted == 20_001);
-    eventually("all closed", || total(&node).slots_used == 0);
-    assert_eq!(open_descriptors(), before);
-    let stats = finish(node);
-    assert_eq!(stats.closed, 20_001);
-    assert_eq!(
-        seen.get(|s| &s.opened) + seen.get(|s| &s.arrived),
-        seen.closed() + stats.handed_over
-    );
+fn connections_above_the_bound_of_the_node_wait_in_the_backlog() {
+    // (features.md T15)
+    let mut config = config(1);
+    config.max_connections = 16;
+    let (node, _) = echo_node(&config);
+    let mut streams: Vec<_> = (0..16).map(|_| connect(&node)).collect();
+    streams.iter_mut().for_each(|s| exchange(s, b"hello"));
+    let mut waiting = connect(&node);
+    waiting.write_all(b"x").unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(waiting.read(&mut [0]).is_err(), "served above max_connections");
+    waiting.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    streams.pop();
+    expect(&mut waiting, b"x");
+    drop((waiting, streams));
+    finish(node);
+}
+
+#[test]
+fn shards_together_never_serve_more_than_the_bound() {
+    // (features.md T15)
+    let mut config = config(4);
+    config.max_connections = 100;
+    let (node, seen) = echo_node(&config);
+    let mut streams: Vec<_> = (0..200).map(|_| connect(&node)).collect();
+    eventually("full", || total(&node).accepted >= 100);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(seen.get(|s| &s.opened) <= 100 && seen.closed() == 0);
+    streams.clear();
+    drop(streams);
+    finish(node);
 }
 
 #[test]
@@ -201,6 +195,47 @@ fn a_cpu_that_does_not_exist_is_said_so() {
     let mut config = config(2);
     config.shards[1] = ShardPlacement { cpu: Some(4000) };
     assert!(matches!(start_error(&config), StartError::Executor { shard: 1, .. }));
+}
+
+#[test]
+fn pinned_shards_serve() {
+    let mut config = config(3);
+    config.shards = ShardPlacement::spread(3);
+    let (node, _) = echo_node(&config);
+    assert!(node.ready());
+    let mut streams: Vec<_> = (0..30).map(|_| connect(&node)).collect();
+    streams.iter_mut().for_each(|s| exchange(s, b"hello"));
+    drop(streams);
+    finish(node);
+}
+
+#[test]
+fn a_registered_task_shares_the_executor_with_the_net_task() {
+    let ticks = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = std::sync::Arc::clone(&ticks);
+    let node = reactor::run(&config(1), move |me| {
+        let counter = std::sync::Arc::clone(&counter);
+        // Registered before the net task starts, so that the task gets its first run.
+        let registered = reactor::BackgroundTask::register();
+        glommio::spawn_local(async move {
+            let _registered = registered;
+            loop {
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+                counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .detach();
+        Echo::new(me, Default::default())
+    })
+    .unwrap_or_else(|e| panic!("start: {e}"));
+    let mut stream = connect(&node);
+    for _ in 0..200 {
+        exchange(&mut stream, b"hello");
+    }
+    eventually("ticks", || ticks.load(std::sync::atomic::Ordering::Relaxed) > 50);
+    exchange(&mut stream, b"hello");
+    drop(stream);
+    finish(node);
 }
 
 #[test]

@@ -1,29 +1,16 @@
-use bytes::Bytes;
-use ringmain_mqtt::QoS;
-
 use super::*;
-use crate::engine::message::Message;
+use crate::engine::mail::Ticket;
 
-fn mail(n: u64) -> Mail {
-    Mail::Publish(Arc::new(Message {
-        data: Bytes::from_static(b"t"),
-        topic_end: 1,
-        props_end: 1,
-        publisher: 0,
-        created_ms: n,
-        expiry_s: u32::MAX,
-        qos: QoS::AtMostOnce,
-        retain: false,
-        expiry_forwarded: false,
-    }))
+fn mail(n: u32) -> Mail {
+    Mail::Verdict { ticket: Ticket { index: n, generation: 0 }, taken: 0, refused: false }
 }
 
-fn number(mail: &Mail) -> u64 {
-    let Mail::Publish(m) = mail;
-    m.created_ms
+fn number(mail: &Mail) -> u32 {
+    let Mail::Verdict { ticket, .. } = mail else { panic!("other mail: {mail:?}") };
+    ticket.index
 }
 
-fn drain(mailbox: &Mailbox) -> Vec<u64> {
+fn drain(mailbox: &Mailbox) -> Vec<u32> {
     let mut all = Vec::new();
     while let Some(Delivery::Batch { mail, .. }) = mailbox.pop() {
         all.extend(mail.iter().map(number));
@@ -132,4 +119,21 @@ fn a_sleeping_peer_is_woken_once_a_turn() {
     lanes.send_turn(&mut fx);
     assert_eq!(lanes.pop_wake(), None, "it was told once for this sleep");
     assert_eq!(lanes.counts().wakes, 1);
+}
+
+#[test]
+fn what_is_sent_later_arrives_later_whoever_sends_it() {
+    let boxes = mesh(3, 8);
+    let mut a = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut b = Lanes::new(B, Arc::clone(&boxes));
+    let mut fx = Effects::new(3);
+    for n in 0..3 {
+        fx.send(C, mail(2 * n));
+        fx.send(B, mail(100));
+        a.send_turn(&mut fx);
+        drain(&boxes[1]); // B learns of it, and so sends
+        fx.send(C, mail(2 * n + 1));
+        b.send_turn(&mut fx);
+    }
+    assert_eq!(drain(&boxes[2]), [0, 1, 2, 3, 4, 5]);
 }

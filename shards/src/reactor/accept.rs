@@ -19,11 +19,11 @@ use crate::engine::Machine;
 use crate::engine::ids::{ConnId, Peer};
 use crate::engine::input::Input;
 
-/// Room below which single accepts are used: more than a multishot accept can take from a full
-/// backlog before it is cancelled.
-const MULTISHOT_ROOM_MIN: u32 = 4096 + 1024;
+/// Added to the backlogs of all listeners: the room below which single accepts are used, because a
+/// multishot accept can empty a full backlog before it is cancelled.
+const MULTISHOT_MARGIN: u32 = 1024;
 /// Single accepts armed at a time.
-const SINGLES_MAX: u32 = 16;
+const SINGLES_MAX: u32 = 32;
 /// Pause after the kernel ran out of descriptors or memory.
 const RETRY_MS: u64 = 10;
 /// IORING_FILE_INDEX_ALLOC as `opcode::FilesUpdate` takes it.
@@ -33,6 +33,7 @@ const ALLOC_SLOT: i32 = -1;
 pub(super) struct Acceptor {
     listeners: Vec<Listener>,
     stopped: bool,
+    multishot_room: u32,
     retry_at_ms: u64,
 }
 
@@ -51,12 +52,14 @@ struct Armed {
 }
 
 impl Acceptor {
-    pub(super) fn new(sockets: Vec<OwnedFd>, rings: usize) -> Self {
+    /// `backlogs` is the sum over the listeners.
+    pub(super) fn new(sockets: Vec<OwnedFd>, backlogs: u32, rings: usize) -> Self {
         let listeners = sockets
             .into_iter()
             .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
             .collect();
-        Self { listeners, stopped: false, retry_at_ms: 0 }
+        let multishot_room = backlogs.saturating_add(MULTISHOT_MARGIN);
+        Self { listeners, stopped: false, multishot_room, retry_at_ms: 0 }
     }
 
     /// Pauses or resumes; false when there is no such listener.
@@ -92,11 +95,22 @@ impl<M: Machine> NetTask<M> {
             return net.on_accept_failed(-result);
         }
         net.shared.stats(net.me).accepted.inc();
-        net.shared.connections.fetch_add(1, Ordering::Relaxed);
+        // Other shards accept at the same time: the last place may be gone.
+        let others = net.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let refused = others >= net.shared.max_connections;
         if net.features.has(Feature::FixedFdInstall) {
             net.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
             let id = net.conns.open(ring as u16, result as u32, index as u16, Phase::Opening);
-            net.install(id, Kind::InstallForPeer);
+            if refused {
+                net.refuse(id);
+            } else {
+                net.install(id, Kind::InstallForPeer);
+            }
+        } else if refused {
+            // SAFETY: accepted for us just now.
+            drop(unsafe { OwnedFd::from_raw_fd(result) });
+            net.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            net.shared.stats(net.me).accept_over_limit.inc();
         } else {
             net.register_accepted(ring, result, index as u16);
         }
@@ -163,7 +177,9 @@ impl Net {
         }
         let node_room =
             self.shared.max_connections - self.shared.connections.load(Ordering::Relaxed);
-        let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX);
+        // A part of what the node has left, so that the shards together seldom take too many.
+        let shards = self.shared.shards.len() as u32;
+        let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX).div_ceil(shards);
         let chosen = (0..self.rings.len()).find(|r| self.ring_addr(*r).free() > 0);
         let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room);
         for listener in 0..self.acceptor.listeners.len() {
@@ -180,7 +196,8 @@ impl Net {
     }
 
     fn drive_accept(&mut self, listener: usize, ring: usize, room: u32) {
-        let many = room > MULTISHOT_ROOM_MIN && self.features.has(Feature::MultishotAccept);
+        let many =
+            room > self.acceptor.multishot_room && self.features.has(Feature::MultishotAccept);
         let listeners = self.acceptor.listeners.len() as u32;
         let armed = self.acceptor.listeners[listener].rings[ring];
         if many {
@@ -295,6 +312,14 @@ impl Net {
 
     fn is_opening(&mut self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|c| c.phase == Phase::Opening)
+    }
+
+    fn refuse(&mut self, id: ConnId) {
+        self.shared.stats(self.me).accept_over_limit.inc();
+        if let Some(conn) = self.conns.get(id) {
+            conn.set(flag::SILENT);
+        }
+        self.end(id);
     }
 
     fn drop_unopened(&mut self, id: ConnId) {

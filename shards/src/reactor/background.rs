@@ -6,8 +6,9 @@ thread_local! {
     static TASKS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Held by a task that shares an executor with the net task. While any exists, the net task yields
-/// about every millisecond and sleeps at most 2 ms; with none it sleeps until something happens.
+/// Held by a task that shares an executor with the net task. While any exists, the net task leaves
+/// the core about every millisecond and sleeps at most 2 ms; with none it never leaves it, and sleeps
+/// until something happens: so a task that is not registered does not run.
 #[derive(Debug)]
 pub struct BackgroundTask(());
 

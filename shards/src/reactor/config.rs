@@ -19,6 +19,18 @@ pub struct ShardPlacement {
     pub cpu: Option<usize>,
 }
 
+impl ShardPlacement {
+    /// One shard after the other on the CPUs that this process may use; around again when there are
+    /// more shards than CPUs. Unpinned where the CPUs cannot be told.
+    #[must_use]
+    pub fn spread(shards: usize) -> Vec<Self> {
+        let cpus = core_affinity::get_core_ids().unwrap_or_default();
+        (0..shards)
+            .map(|ix| Self { cpu: (!cpus.is_empty()).then(|| cpus[ix % cpus.len()].id) })
+            .collect()
+    }
+}
+
 /// One address to listen on. Each shard has its own socket on it (SO_REUSEPORT). (features.md T14)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
@@ -72,7 +84,9 @@ pub struct NodeConfig {
     pub shards: Vec<ShardPlacement>,
     /// Addresses; the index in this list is the `listener` of a connection.
     pub listeners: Vec<ListenerConfig>,
-    /// Most connections of the node. More wait in the kernel's backlog.
+    /// Most connections of the node. More wait in the kernel's backlog; when several shards take
+    /// the last places at the same time, those that came too late are closed (at most one or a few
+    /// per shard).
     pub max_connections: u32,
     /// Bytes of one receive buffer: the most that one `Input::Data` carries.
     pub recv_buffer_bytes: u32,
@@ -260,4 +274,49 @@ pub enum StartError {
 pub struct KernelReport {
     /// What is missing (or disabled), and what that costs. To be logged.
     pub degradations: Vec<Degradation>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(shards: usize, max: u32, per_ring: Option<u32>, nofile: u64) -> RingPlan {
+        let mut config = NodeConfig::new(shards, &[]);
+        config.max_connections = max;
+        config.max_connections_per_ring = per_ring;
+        config.ring_plan(nofile).unwrap()
+    }
+
+    #[test]
+    fn the_rings_of_all_shards_hold_the_connections_and_no_table_exceeds_the_limit() {
+        for shards in [1, 2, 7, 64, 256] {
+            for max in [1, 1000, 16_384, 1_000_000, 4_000_000] {
+                for nofile in [1024, 20_000, 1 << 20, u64::MAX] {
+                    let plan = plan(shards, max, None, nofile);
+                    assert!(u64::from(plan.table) <= nofile);
+                    let all = u64::from(plan.rings) * u64::from(plan.capacity) * shards as u64;
+                    assert!(all >= u64::from(max), "{shards} {max} {nofile}: {plan:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_ring_is_enough_where_the_limit_is_high() {
+        assert_eq!(plan(8, 1_000_000, None, 1 << 20).rings, 1);
+        assert_eq!(plan(2, 512_000, None, 20_000).rings, 15);
+    }
+
+    #[test]
+    fn a_limit_too_low_for_anything_is_an_error() {
+        let config = NodeConfig::new(1, &[]);
+        assert!(matches!(config.ring_plan(16), Err(StartError::TooFewDescriptors { limit: 16 })));
+    }
+
+    #[test]
+    fn shards_are_spread_over_the_cpus() {
+        let placements = ShardPlacement::spread(3);
+        assert_eq!(placements.len(), 3);
+        assert!(placements.iter().all(|p| p.cpu.is_some()));
+    }
 }

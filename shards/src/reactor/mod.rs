@@ -169,6 +169,12 @@ impl Node {
         self.shared.advance(Stage::Stopping);
     }
 
+    /// Whether all shards have ended; the counters don't change any more then.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.shared.alive() == 0
+    }
+
     /// Waits until all shards have ended.
     ///
     /// # Errors

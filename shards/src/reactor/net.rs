@@ -36,6 +36,10 @@ const BUSY_BATCH: usize = 16;
 const WANT_MANY: u32 = 512;
 /// Longest sleep while other tasks of this executor exist.
 const SLEEP_WITH_TASKS: Duration = Duration::from_millis(2);
+/// How long the net task stays on the core while other tasks of this executor exist.
+const STAY_WITH_TASKS: Duration = Duration::from_millis(1);
+/// How long it leaves the core to them then, at least. They run until they wait.
+const LEAVE_WITH_TASKS: Duration = Duration::from_micros(50);
 /// Sleep while mail waits for room at a peer: nobody tells the sender of room.
 const SLEEP_WITH_FULL_LANE: Duration = Duration::from_micros(500);
 /// Longest sleep of an idle shard: everything that can happen wakes it, so this only bounds the
@@ -104,7 +108,7 @@ impl<M: Machine> NetTask<M> {
     /// When the kernel refuses to enter a ring, which nothing can mend.
     pub(super) async fn run(mut self) -> io::Result<()> {
         self.net.start();
-        let mut yielded = Instant::now();
+        let mut left = Instant::now();
         loop {
             let handled = self.turn();
             if self.net.stage_passed() {
@@ -112,12 +116,11 @@ impl<M: Machine> NetTask<M> {
             }
             self.net.enter_children()?;
             self.sleep_or_submit(handled)?;
-            // With the executor to itself the task need not share the core, only let glommio look
-            // after its timers now and then.
-            let patience = if background::tasks() == 0 { 100 } else { 1 };
-            if yielded.elapsed() >= Duration::from_millis(patience) {
-                glommio::executor().yield_now().await;
-                yielded = Instant::now();
+            // With the executor to itself the task never leaves it. Otherwise it leaves by a timer, not
+            // by a yield: only a timer makes sure that the executor's own sleep ends.
+            if background::tasks() > 0 && left.elapsed() >= STAY_WITH_TASKS {
+                glommio::timer::sleep(LEAVE_WITH_TASKS).await;
+                left = Instant::now();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use super::accept::Acceptor;
 use super::config::{NodeConfig, RingPlan, StartError};
@@ -19,8 +19,10 @@ use crate::engine::ids::ShardId;
 
 /// Memory for glommio's own I/O. Its default of 10 MiB per executor is for storage-bound programs.
 const GLOMMIO_IO_MEMORY: usize = 1 << 20;
-/// How soon the net task is asked to let other tasks run.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// The executor's preempt timer: practically never. glommio 0.9 (and glommio-ng 0.12) go to sleep with
+/// runnable tasks when the timer fires between arming it and running the first task, which a loaded
+/// machine makes happen; without another timer that sleep has no end. See decision record 0002.
+const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// Joins to what the net task ended with.
 pub(super) type Handle = glommio::ExecutorJoinHandle<io::Result<()>>;
@@ -44,6 +46,7 @@ pub(super) struct ShardThread {
 pub(super) struct Sizes {
     rings: u16,
     capacity: u32,
+    backlogs: u32,
     main: RingSize,
     child: RingSize,
 }
@@ -61,7 +64,8 @@ impl Sizes {
             buffers: (config.recv_buffers_per_ring / 4).max(1),
             ..main
         };
-        Self { rings: plan.rings, capacity: plan.capacity, main, child }
+        let backlogs = config.listeners.iter().fold(0u32, |sum, l| sum.saturating_add(l.backlog));
+        Self { rings: plan.rings, capacity: plan.capacity, backlogs, main, child }
     }
 }
 
@@ -92,7 +96,7 @@ impl ShardThread {
                 let addrs = rings.iter().map(|r| Arc::clone(&r.addr)).collect();
                 let first = shared.shards[me.index()].rings.set(addrs).is_ok();
                 debug_assert!(first, "a shard starts once");
-                let acceptor = Acceptor::new(sockets, rings.len());
+                let acceptor = Acceptor::new(sockets, sizes.backlogs, rings.len());
                 Net::new(me, Arc::clone(&shared), features, rings, children, acceptor)
             }
             Err((what, source)) => {
@@ -107,22 +111,15 @@ impl ShardThread {
         if opened.recv().is_err() {
             return Ok(()); // another shard failed to start
         }
-        let queue = glommio::executor().create_task_queue(
-            Shares::Static(1000),
-            Latency::NotImportant,
-            "net",
-        );
-        match glommio::spawn_local_into(task.run(), queue) {
-            Ok(task) => task.await,
-            Err(e) => Err(io::Error::other(e.to_string())),
-        }
+        // Not in a task queue of its own: the executor's loop is entered only when other tasks exist.
+        task.run().await
     }
 }
 
-fn open_rings(
-    sizes: Sizes,
-    features: Features,
-) -> Result<(Vec<Ring>, Vec<OwnedFd>), (&'static str, io::Error)> {
+/// A shard's rings, and the eventfds of all but the first.
+type Rings = (Vec<Ring>, Vec<OwnedFd>);
+
+fn open_rings(sizes: Sizes, features: Features) -> Result<Rings, (&'static str, io::Error)> {
     let register = features.has(Feature::RegisteredRing);
     let mut children = Vec::new();
     let mut rings = Vec::new();

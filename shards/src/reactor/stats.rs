@@ -35,6 +35,8 @@ stats! {
     accept_errors,
     /// Accepted connections that were lost because the table was full.
     accept_table_full,
+    /// Connections closed at once because other shards had taken the node's last places.
+    accept_over_limit,
     /// Accepts that found no ordinary descriptor free (EMFILE, ENFILE).
     accept_no_descriptors,
     /// Accepted connections that were gone before their address could be asked for.

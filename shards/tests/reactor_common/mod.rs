@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringmain_shards::boundary::{Control, Event};
+use ringmain_shards::boundary::{Control, Event, Pressure};
 use ringmain_shards::engine::Machine;
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, ShardId};
@@ -118,31 +118,31 @@ pub fn write(fx: &mut Effects, conn: ConnId, bytes: &[u8]) {
 
 /// Sends back what it gets. `Q` as the first byte of a receive: answer "bye" and close. `A`: abort.
 /// `P`: stop reading that connection until the next order of the control plane. `H`+digit as the
-/// first bytes: hand over to that shard.
+/// first bytes: hand over to that shard. `F`: write 16 MiB and close. Accepts while the pressure is
+/// normal.
 #[derive(Debug)]
 pub struct Echo {
     me: ShardId,
     checked: Checked,
     established: HashSet<ConnId>,
     paused: Vec<ConnId>,
-    pub eager: bool,
 }
 
 impl Echo {
     pub fn new(me: ShardId, seen: Arc<Seen>) -> Self {
-        Self {
-            me,
-            checked: Checked::new(seen),
-            established: HashSet::new(),
-            paused: Vec::new(),
-            eager: false,
-        }
+        Self { me, checked: Checked::new(seen), established: HashSet::new(), paused: Vec::new() }
     }
 
     fn on_data(&mut self, conn: ConnId, bytes: &[u8], fx: &mut Effects) {
         match bytes {
             [b'Q', ..] => {
                 write(fx, conn, b"bye");
+                fx.ops.push(Op::Close { conn, how: CloseHow::Flush });
+            }
+            [b'F', ..] => {
+                fx.shared.push(bytes::Bytes::from(vec![b'f'; 16 << 20]));
+                let ix = fx.shared.len() as u32 - 1;
+                fx.ops.push(Op::WriteShared { conn, ix });
                 fx.ops.push(Op::Close { conn, how: CloseHow::Flush });
             }
             [b'A', ..] => fx.ops.push(Op::Close { conn, how: CloseHow::Abort }),
@@ -198,6 +198,14 @@ impl Machine for Echo {
                 for conn in self.paused.drain(..) {
                     fx.ops.push(Op::ResumeRead { conn });
                 }
+                fx.events.push(Event::Drained { shard: self.me });
+            }
+            Input::Control(Control::Pressure(Pressure::Normal)) => {
+                fx.ops.push(Op::ResumeAccept { listener: 0 });
+                fx.events.push(Event::Drained { shard: self.me });
+            }
+            Input::Control(Control::Pressure(_)) => {
+                fx.ops.push(Op::PauseAccept { listener: 0 });
                 fx.events.push(Event::Drained { shard: self.me });
             }
             _ => {}
@@ -272,8 +280,9 @@ pub fn finish(node: Node) -> StatsSnapshot {
     eventually("all connections closed", || {
         total(&node).connections == 0 && total(&node).slots_used == 0
     });
-    let stats = total(&node);
     node.stop();
+    eventually("ended", || node.stopped());
+    let stats = total(&node);
     node.join().expect("join");
     stats
 }

@@ -24,8 +24,11 @@ const BOUNCE: u64 = 2;
 fn mail(what: u64, number: u64, data: Bytes) -> Mail {
     Mail::Publish(Arc::new(Message {
         data,
-        topic_end: 0,
-        props_end: 0,
+        topic_at: 0,
+        topic_len: 0,
+        props_at: 0,
+        props_len: 0,
+        payload_at: 0,
         publisher: number,
         created_ms: what,
         expiry_s: u32::MAX,
