@@ -289,11 +289,14 @@ impl Core {
             && conn.version == Version::V5
         {
             let text = if conn.has(flag::NO_PROBLEM_INFO) { None } else { text };
+            let cfg = Arc::clone(&self.cfg);
+            let elsewhere = reason == ReasonCode::USE_ANOTHER_SERVER;
             let packet = Disconnect {
                 reason,
                 session_expiry_s: None, // [MQTT-3.14.2-2]
                 reason_string: text,
-                server_reference: None,
+                server_reference: elsewhere
+                    .then_some(&*cfg.mqtt_of(conn.listener).server_reference),
                 user: UserProps::EMPTY,
             };
             self.counters.disconnect_sent += 1;

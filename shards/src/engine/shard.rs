@@ -149,7 +149,9 @@ impl Shard {
         core.counters.connections_opened += 1;
         let mut conn = Conn::new(id, peer, core.now_ms);
         let ip = peer.addr.ip();
-        let refuse = core.draining || core.pressure >= Pressure::High;
+        // A node that knows another one lets its clients in as far as CONNECT, to tell them. (C14)
+        let elsewhere = !core.mqtt(peer.listener).server_reference.is_empty();
+        let refuse = core.draining && !elsewhere || core.pressure >= Pressure::High;
         let verdict = if refuse {
             Verdict::Refuse
         } else {
@@ -332,7 +334,12 @@ impl Shard {
     fn drain(&mut self, fx: &mut Effects) {
         self.core.draining = true;
         for ci in self.core.conns.indices() {
-            let code = ReasonCode::SERVER_SHUTTING_DOWN;
+            let listener = self.core.conns.get(ci).map_or(0, |c| c.listener);
+            let code = if self.core.mqtt(listener).server_reference.is_empty() {
+                ReasonCode::SERVER_SHUTTING_DOWN
+            } else {
+                ReasonCode::USE_ANOTHER_SERVER // C14
+            };
             self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
         let delayed: Vec<u32> =
