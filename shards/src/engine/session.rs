@@ -500,6 +500,11 @@ impl AwaitingRel {
         self.ids.push(Awaited { at_ms: now_ms, packet_id, timed_out: false });
     }
 
+    /// Whether the id is not yet released, and its time has not run out.
+    pub(crate) fn holds(&self, packet_id: u16) -> bool {
+        self.ids.iter().any(|a| a.packet_id == packet_id && !a.timed_out)
+    }
+
     /// Releases an id; false when it is unknown.
     pub(crate) fn remove(&mut self, packet_id: u16) -> bool {
         let at = self.ids.iter().position(|a| a.packet_id == packet_id);

@@ -56,6 +56,17 @@ impl Shard {
             let code = ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED; // C12
             return self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
+        if self.id_in_use(ci, s.packet_id) {
+            let codes = vec![ReasonCode::PACKET_IDENTIFIER_IN_USE.0; s.filters.iter().count()];
+            self.core.counters.subscribe_error += codes.len() as u64;
+            self.core.counters.suback_sent += 1;
+            self.core.write(ci, fx, |out, v, max| {
+                let at = out.len();
+                encode::suback(out, v, s.packet_id, &codes);
+                out.len() - at <= max as usize
+            });
+            return;
+        }
         let ticket = self.pending_subs.insert(PendingSub {
             conn: id,
             packet_id: s.packet_id,
@@ -382,6 +393,17 @@ impl Shard {
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, u: &Unsubscribe<'_>, fx: &mut Effects) {
         self.core.counters.unsubscribe_received += 1;
         self.core.counters.client_unsubscribe += 1;
+        if self.id_in_use(id.index, u.packet_id) {
+            let codes = vec![ReasonCode::PACKET_IDENTIFIER_IN_USE.0; u.filters.iter().count()];
+            self.core.counters.unsubscribe_error += codes.len() as u64;
+            self.core.counters.unsuback_sent += 1;
+            self.core.write(id.index, fx, |out, v, max| {
+                let at = out.len();
+                encode::unsuback(out, v, u.packet_id, &codes);
+                out.len() - at <= max as usize
+            });
+            return;
+        }
         let si = self.session_of(id.index);
         let levels = self.core.mqtt(self.core.sessions[si].listener).max_topic_levels;
         let ticket = self.pending_subs.insert(PendingSub {
