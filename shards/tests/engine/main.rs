@@ -3,6 +3,8 @@
 #![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
 mod connect;
+mod delivery;
+mod publish;
 mod smoke;
 mod support;
 mod wills;
