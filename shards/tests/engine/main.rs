@@ -5,6 +5,8 @@
 mod connect;
 mod delivery;
 mod publish;
+mod sessions;
 mod smoke;
+mod subscribe;
 mod support;
 mod wills;
