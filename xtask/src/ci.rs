@@ -109,7 +109,10 @@ const STEPS: &[Step] = &[
     step("release", shell("cargo build --locked --release"), Format::None, When::Always, 45),
     step(
         "interop",
-        shell("bash tests/interop/run.sh"),
+        shell(
+            "RINGMAIN_BIN=\"${CARGO_TARGET_DIR:-$PWD/target}/release/ringmain\" \
+             bash tests/interop/run.sh",
+        ),
         Format::Pytest,
         When::File("tests/interop/run.sh"),
         60,

@@ -21,7 +21,12 @@ const COMMANDS: &[Command] = &[
     ("tools", "", "install cargo-nextest and cargo-deny with cargo install --locked", needs::tools),
     ("deps", "", "which crate may depend on which, licences, origins", deps::run),
     ("sources", "", "what the sources of a crate may name", sources::run),
-    ("statements", "[--missing] [--json]", "which test covers which MQTT statement", statements::run),
+    (
+        "statements",
+        "[--missing] [--json]",
+        "which test covers which MQTT statement",
+        statements::run,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -7,8 +7,9 @@ use crate::config::section::section;
 section! {
     /// What the whole broker may hold. `[[listeners]]` and `[mqtt]` limit single ones.
     pub struct Limits {
-        /// Open connections. 0: as many as the limit on descriptors and the rings allow.
-        max_connections: u32 = 0, [0..=16_777_216], Live;
+        /// Open connections. Each shard gets as many rings as this and the limit on descriptors
+        /// make necessary. Further connections are closed at once.
+        max_connections: u32 = 100_000, [1..=16_777_216], Restart;
         /// New connections a second over all listeners. 0: no limit.
         max_connection_rate_per_s: u32 = 0, [0..=10_000_000], Live;
         /// Sessions, with those of absent clients. 0: no limit. Above it a new client gets

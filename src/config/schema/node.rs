@@ -17,7 +17,10 @@ section! {
         /// directory. Created when something is first stored.
         data_dir: PathBuf = PathBuf::from("ringmain-data"), Restart;
         /// Number of shards. Each takes one core. 0: one for each core that the process may use.
-        shards: u32 = 0, [0..=512], Restart;
+        shards: u32 = 0, [0..=256], Restart;
+        /// Seed of the hash that picks the home shard of a client identifier. 0: a random one at
+        /// each start. Whoever knows it can choose identifiers that all fall on one shard.
+        hash_seed: u64 = 0, [0..=9_223_372_036_854_775_807], Restart;
         /// Whether each shard stays on its own core. Off helps where cores are shared with other
         /// busy processes and costs latency elsewhere.
         pin_cores: bool = true, Restart;

@@ -3,6 +3,10 @@
 //! The root starts a [`DataPlane`] with a [`Notifier`], then only reacts to [`Event`]s; it never
 //! looks into a shard.
 
+mod convert;
+mod memory;
+mod shards;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -10,6 +14,8 @@ use std::time::Duration;
 
 use crate::config::{Config, LiveChanges};
 use crate::signals::Signal;
+
+pub use shards::start;
 
 /// What the root is told.
 #[derive(Debug)]
@@ -51,11 +57,3 @@ pub trait DataPlane {
 /// # Errors
 /// What the operator must know and do: a kernel too old, an address in use, a limit too low.
 pub type Start = fn(Arc<Config>, Notifier) -> Result<Box<dyn DataPlane>, String>;
-
-/// Starts the shards.
-///
-/// # Errors
-/// See [`Start`].
-pub fn start(_config: Arc<Config>, _notifier: Notifier) -> Result<Box<dyn DataPlane>, String> {
-    Err("this build has no data plane".to_owned())
-}
