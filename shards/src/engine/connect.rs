@@ -296,9 +296,11 @@ impl Shard {
         fx: &mut Effects,
     ) -> (u32, bool) {
         if let Some(si) = self.core.find_session(client_id, hash) {
-            self.take_over(si, c.clean_start, fx);
-            // The old connection's session may have been one that ends with it.
-            if c.clean_start || self.core.sessions[si].expiry_s == 0 {
+            let expired = self.core.sessions[si].is_expired(self.core.now_ms);
+            self.take_over(si, c.clean_start || expired, fx);
+            // The old connection's session may have been one that ends with it, or its time has run
+            // out and the timer is late. [S-08]
+            if c.clean_start || expired || self.core.sessions[si].expiry_s == 0 {
                 if c.clean_start {
                     self.core.counters.session_discarded += 1;
                 }

@@ -411,7 +411,7 @@ impl Shard {
             return;
         }
         let offline_ms = now_ms.saturating_sub(s.offline_at_ms);
-        let expired = s.expiry_s != u32::MAX && offline_ms >= u64::from(s.expiry_s) * 1000;
+        let expired = s.is_expired(now_ms);
         let will_due = s.will.as_ref().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
         if (expired || will_due)
             && let Some(will) = s.will.take()
