@@ -347,7 +347,7 @@ fn nothing_is_left_behind() {
             n.sub(a, "t/#", 2);
             n.sub(a, "$share/g/t/#", 1);
             n.sub(a, "$exclusive/x", 1);
-            n.put(a, &publish("t/1", 2, "x"));
+            n.publish(a, &publish("t/1", 1, "x"));
             n.publish(a, &publish("t/1", 2, "open"));
             n.drop_conn(a);
         }
