@@ -83,6 +83,7 @@ impl Shard {
             self.core.wheel.cancel(t);
         }
         self.core.counters.connections_handed_over += 1;
+        self.core.counters.packets_received -= 1; // its home counts the CONNECT (Y05)
         let ago_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
         let opened_ms = self.core.now_ms.saturating_sub(u64::from(ago_ms));
         let parcel = Box::new(Parcel { peer: conn.peer(), bytes, opened_ms });
