@@ -35,6 +35,8 @@ pub(crate) enum After {
     Connected { conn: u32, generation: u32, clean_start: bool, session_present: bool },
     /// A session has room for another page of its retained replay.
     Replay { session: u32 },
+    /// A member joined a group of this shard.
+    Group { name: Arc<str> },
 }
 
 /// A membership of a session in a shared group or an exclusive filter.

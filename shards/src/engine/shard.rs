@@ -451,6 +451,7 @@ impl Shard {
                         let id = ConnId { index: conn, generation };
                         self.publish_connected(id, clean_start, session_present, fx);
                     }
+                    After::Group { name } => self.after_join(&name, fx),
                     After::Replay { session } => self.continue_replays(session, fx),
                 }
             }
