@@ -5,8 +5,13 @@
 mod connect;
 mod delivery;
 mod publish;
+mod retained;
 mod sessions;
+mod shared;
 mod smoke;
+mod statements;
 mod subscribe;
 mod support;
+mod sys;
 mod wills;
+mod wire;
