@@ -173,6 +173,9 @@ pub struct MqttConfig {
     pub message_expiry_max_s: u32,
     /// Answer to Request Response Information; empty = none. (C06)
     pub response_information: String,
+    /// Where a node that is being drained sends its clients, as in Server Reference; empty = it says
+    /// that it shuts down. (C14)
+    pub server_reference: String,
     /// Longest life of a connection, in seconds; 0 = no limit. (Q15)
     pub max_connection_lifetime_s: u32,
     /// Copies for overlapping subscriptions. [S-47]
@@ -225,6 +228,7 @@ impl Default for MqttConfig {
             message_expiry_default_s: 0,
             message_expiry_max_s: 0,
             response_information: String::new(),
+            server_reference: String::new(),
             max_connection_lifetime_s: 0,
             overlap: Overlap::Merge,
             use_username_as_client_id: false,

@@ -83,6 +83,7 @@ impl Shard {
             self.core.wheel.cancel(t);
         }
         self.core.counters.connections_handed_over += 1;
+        self.core.counters.packets_received -= 1; // its home counts the CONNECT (Y05)
         let ago_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
         let opened_ms = self.core.now_ms.saturating_sub(u64::from(ago_ms));
         let parcel = Box::new(Parcel { peer: conn.peer(), bytes, opened_ms });
@@ -95,7 +96,7 @@ impl Shard {
         conn.flags |= flag::ADMITTED;
         conn.opened_ms = parcel.opened_ms as u32;
         self.core.conns.insert(id, conn);
-        if self.core.draining {
+        if self.core.draining && self.core.mqtt(parcel.peer.listener).server_reference.is_empty() {
             self.core.close(id.index, None, CloseHow::Flush, fx);
             return;
         }
@@ -150,9 +151,13 @@ impl Shard {
             c.connack_auth_error += 1;
         }
         let no_problem_info = self.core.conns.get(ci).is_none_or(|c| c.has(flag::NO_PROBLEM_INFO));
+        let cfg = Arc::clone(&self.core.cfg);
+        let listener = self.core.conns.get(ci).map_or(0, |c| c.listener);
+        let elsewhere = r.reason == ReasonCode::USE_ANOTHER_SERVER;
         let ack = ConnAck {
             code: r.reason,
             reason_string: (!no_problem_info).then_some(r.text),
+            server_reference: elsewhere.then_some(&*cfg.mqtt_of(listener).server_reference), // C14
             ..empty_connack()
         };
         // [MQTT-3.2.2-7] [MQTT-3.2.2-19]
@@ -217,6 +222,9 @@ impl Shard {
             let code = ReasonCode::UNSUPPORTED_PROTOCOL_VERSION;
             return refused(code, "this listener does not accept that protocol version"); // W05
         }
+        if self.core.draining {
+            return refused(ReasonCode::USE_ANOTHER_SERVER, "this node is being drained"); // C14
+        }
         if self.core.pressure >= Pressure::High {
             return refused(ReasonCode::SERVER_BUSY, "the broker is short of memory"); // L05
         }
@@ -258,6 +266,11 @@ impl Shard {
         {
             return refused(ReasonCode::PAYLOAD_FORMAT_INVALID, "the will payload is not UTF-8");
         }
+        let retained = &self.core.cfg.retained;
+        let max = retained.max_payload_bytes as usize;
+        if will.retain && retained.reject_oversized && max != 0 && will.payload.len() > max {
+            return refused(ReasonCode::QUOTA_EXCEEDED, "the will is too large to retain"); // S-46
+        }
         Ok(())
     }
 
@@ -284,9 +297,11 @@ impl Shard {
         fx: &mut Effects,
     ) -> (u32, bool) {
         if let Some(si) = self.core.find_session(client_id, hash) {
-            self.take_over(si, c.clean_start, fx);
-            // The old connection's session may have been one that ends with it.
-            if c.clean_start || self.core.sessions[si].expiry_s == 0 {
+            let expired = self.core.sessions[si].is_expired(self.core.now_ms);
+            self.take_over(si, c.clean_start || expired, fx);
+            // The old connection's session may have been one that ends with it, or its time has run
+            // out and the timer is late. [S-08]
+            if c.clean_start || expired || self.core.sessions[si].expiry_s == 0 {
                 if c.clean_start {
                     self.core.counters.session_discarded += 1;
                 }
@@ -366,6 +381,9 @@ impl Shard {
             let mut expiry_s = w.message_expiry_s.unwrap_or(u32::MAX);
             if expiry_s == u32::MAX && cfg.message_expiry_default_s != 0 {
                 expiry_s = cfg.message_expiry_default_s;
+            }
+            if cfg.message_expiry_max_s != 0 {
+                expiry_s = expiry_s.min(cfg.message_expiry_max_s); // P06
             }
             let mut props = Vec::new();
             w.forward.append_to(&mut props);

@@ -35,6 +35,8 @@ pub(crate) enum After {
     Connected { conn: u32, generation: u32, clean_start: bool, session_present: bool },
     /// A session has room for another page of its retained replay.
     Replay { session: u32 },
+    /// A member joined a group of this shard.
+    Group { name: Arc<str> },
 }
 
 /// A membership of a session in a shared group or an exclusive filter.
@@ -289,11 +291,14 @@ impl Core {
             && conn.version == Version::V5
         {
             let text = if conn.has(flag::NO_PROBLEM_INFO) { None } else { text };
+            let cfg = Arc::clone(&self.cfg);
+            let elsewhere = reason == ReasonCode::USE_ANOTHER_SERVER;
             let packet = Disconnect {
                 reason,
                 session_expiry_s: None, // [MQTT-3.14.2-2]
                 reason_string: text,
-                server_reference: None,
+                server_reference: elsewhere
+                    .then_some(&*cfg.mqtt_of(conn.listener).server_reference),
                 user: UserProps::EMPTY,
             };
             self.counters.disconnect_sent += 1;

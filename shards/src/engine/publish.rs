@@ -94,6 +94,16 @@ impl Shard {
             QoS::AtLeastOnce => c.messages_qos1_received += 1,
             QoS::ExactlyOnce => c.messages_qos2_received += 1,
         }
+        // The alias counts whatever becomes of the message: a later packet may rely on it. [S-25]
+        let alias_topic;
+        let topic = match self.resolve_alias(ci, p) {
+            Ok(None) => p.topic,
+            Ok(Some(topic)) => {
+                alias_topic = topic;
+                &*alias_topic
+            }
+            Err(refusal) => return self.on_refused(ci, p, refusal, fx),
+        };
         // A repeat of a QoS 2 publish is acknowledged and nothing else. [S-33]
         if p.qos == QoS::ExactlyOnce
             && let Some(packet_id) = p.packet_id
@@ -111,15 +121,15 @@ impl Shard {
             self.on_refused(ci, p, refusal, fx);
             return;
         }
-        let alias_topic;
-        let topic = match self.resolve_alias(ci, p) {
-            Ok(None) => p.topic,
-            Ok(Some(topic)) => {
-                alias_topic = topic;
-                &*alias_topic
-            }
-            Err(refusal) => return self.on_refused(ci, p, refusal, fx),
-        };
+        if p.qos == QoS::AtLeastOnce
+            && let Some(packet_id) = p.packet_id
+            && self.id_in_use(ci, packet_id)
+        {
+            self.core.counters.publish_inuse += 1;
+            let refusal =
+                refuse(ReasonCode::PACKET_IDENTIFIER_IN_USE, "a QoS 2 publish has the id");
+            return self.on_refused(ci, p, refusal, fx);
+        }
         if let Err(refusal) = self.check_publish(ci, topic, p) {
             return self.on_refused(ci, p, refusal, fx);
         }
@@ -299,6 +309,17 @@ impl Shard {
 
     // ---- checks -------------------------------------------------------------------------------------
 
+    /// Whether a QoS 2 handshake of a version 5 client holds the id. Version 3 can't be told.
+    pub(crate) fn id_in_use(&self, ci: u32, packet_id: PacketId) -> bool {
+        self.core.conns.get(ci).is_some_and(|c| c.version == Version::V5)
+            && self
+                .core
+                .sessions
+                .get(self.session_of(ci))
+                .and_then(|s| s.awaiting_rel.as_ref())
+                .is_some_and(|a| a.holds(packet_id.get()))
+    }
+
     fn classify_qos2(
         &mut self,
         ci: u32,
@@ -439,7 +460,8 @@ impl Shard {
         match (p.packet_id, v5) {
             // QoS 0 has no answer.
             (None, _) => {
-                if r.reason == ReasonCode::TOPIC_NAME_INVALID {
+                use ReasonCode as R;
+                if matches!(r.reason, R::TOPIC_NAME_INVALID | R::PAYLOAD_FORMAT_INVALID) {
                     self.core.close_with(ci, Some(r.reason), Some(r.text), CloseHow::Flush, fx);
                 }
             }

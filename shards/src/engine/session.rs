@@ -84,6 +84,14 @@ impl Session {
         self.conn != NONE
     }
 
+    /// Whether it is offline for at least its expiry interval. [S-08]
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        let offline_ms = now_ms.saturating_sub(self.offline_at_ms);
+        !self.is_online()
+            && self.expiry_s != u32::MAX
+            && offline_ms >= u64::from(self.expiry_s) * 1000
+    }
+
     pub(crate) fn outbound(&mut self) -> &mut Outbound {
         self.out.get_or_insert_default()
     }
@@ -498,6 +506,11 @@ impl AwaitingRel {
 
     pub(crate) fn insert(&mut self, packet_id: u16, now_ms: u64) {
         self.ids.push(Awaited { at_ms: now_ms, packet_id, timed_out: false });
+    }
+
+    /// Whether the id is not yet released, and its time has not run out.
+    pub(crate) fn holds(&self, packet_id: u16) -> bool {
+        self.ids.iter().any(|a| a.packet_id == packet_id && !a.timed_out)
     }
 
     /// Releases an id; false when it is unknown.

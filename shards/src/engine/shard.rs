@@ -149,7 +149,9 @@ impl Shard {
         core.counters.connections_opened += 1;
         let mut conn = Conn::new(id, peer, core.now_ms);
         let ip = peer.addr.ip();
-        let refuse = core.draining || core.pressure >= Pressure::High;
+        // A node that knows another one lets its clients in as far as CONNECT, to tell them. (C14)
+        let elsewhere = !core.mqtt(peer.listener).server_reference.is_empty();
+        let refuse = core.draining && !elsewhere || core.pressure >= Pressure::High;
         let verdict = if refuse {
             Verdict::Refuse
         } else {
@@ -332,7 +334,12 @@ impl Shard {
     fn drain(&mut self, fx: &mut Effects) {
         self.core.draining = true;
         for ci in self.core.conns.indices() {
-            let code = ReasonCode::SERVER_SHUTTING_DOWN;
+            let listener = self.core.conns.get(ci).map_or(0, |c| c.listener);
+            let code = if self.core.mqtt(listener).server_reference.is_empty() {
+                ReasonCode::SERVER_SHUTTING_DOWN
+            } else {
+                ReasonCode::USE_ANOTHER_SERVER // C14
+            };
             self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
         let delayed: Vec<u32> =
@@ -404,7 +411,7 @@ impl Shard {
             return;
         }
         let offline_ms = now_ms.saturating_sub(s.offline_at_ms);
-        let expired = s.expiry_s != u32::MAX && offline_ms >= u64::from(s.expiry_s) * 1000;
+        let expired = s.is_expired(now_ms);
         let will_due = s.will.as_ref().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
         if (expired || will_due)
             && let Some(will) = s.will.take()
@@ -444,6 +451,7 @@ impl Shard {
                         let id = ConnId { index: conn, generation };
                         self.publish_connected(id, clean_start, session_present, fx);
                     }
+                    After::Group { name } => self.after_join(&name, fx),
                     After::Replay { session } => self.continue_replays(session, fx),
                 }
             }

@@ -9,7 +9,7 @@ use ringmain_mqtt::QoS;
 use ringmain_mqtt::subscription::{Kind, parse_subscription};
 
 use super::config::{Redispatch, Strategy};
-use super::core::Core;
+use super::core::{After, Core};
 use super::counters::DropReason;
 use super::delivery::{Fanout, Target};
 use super::effects::Effects;
@@ -170,7 +170,7 @@ impl Shard {
     pub(crate) fn on_group_mail(&mut self, from: ShardId, mail: GroupMail, fx: &mut Effects) {
         match mail {
             GroupMail::Join { name, member, online, window, client, waits } => {
-                let granted = self.on_join(name, member, online, window, client, fx);
+                let granted = self.on_join(name, member, online, window, client);
                 let joined = GroupMail::Joined { member, waits, granted };
                 self.send_group(from, joined, fx);
             }
@@ -204,7 +204,6 @@ impl Shard {
         online: bool,
         window: u16,
         client: u64,
-        fx: &mut Effects,
     ) -> bool {
         let Ok(parsed) = parse_subscription(&name, 0) else { return false };
         if parsed.kind == Kind::Exclusive {
@@ -219,8 +218,16 @@ impl Shard {
         };
         let member = Member { at, client, online, window, outstanding: 0 };
         self.groups.slab[gix].members.push(member);
-        self.drain_group(gix, fx);
+        // What waits goes out behind the answer, so that SUBACK comes first.
+        self.core.after.push(After::Group { name });
         true
+    }
+
+    /// A member joined: it may take what waits.
+    pub(crate) fn after_join(&mut self, name: &Arc<str>, fx: &mut Effects) {
+        if let Some(gix) = self.groups.by_name.get(name).copied() {
+            self.drain_group(gix, fx);
+        }
     }
 
     fn create_group(&mut self, name: &Arc<str>, kind: &Kind<'_>, filter: &str) -> Option<u32> {

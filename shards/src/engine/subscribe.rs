@@ -29,6 +29,8 @@ pub(crate) struct PendingSub {
     open: u32,
     /// Memberships that wait, with their place in `codes`.
     members: Vec<(u32, usize)>,
+    /// Codes that replace those granted first, with their place in `codes`.
+    refused: Vec<(usize, u8)>,
     /// Replays to start after the SUBACK. [S-44]
     replays: Vec<ReplayWish>,
     unsubscribe: bool,
@@ -56,14 +58,26 @@ impl Shard {
             let code = ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED; // C12
             return self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
+        if self.id_in_use(ci, s.packet_id) {
+            let codes = vec![ReasonCode::PACKET_IDENTIFIER_IN_USE.0; s.filters.iter().count()];
+            self.core.counters.subscribe_error += codes.len() as u64;
+            self.core.counters.suback_sent += 1;
+            self.core.write(ci, fx, |out, v, max| {
+                let at = out.len();
+                encode::suback(out, v, s.packet_id, &codes);
+                out.len() - at <= max as usize
+            });
+            return;
+        }
         let ticket = self.pending_subs.insert(PendingSub {
             conn: id,
             packet_id: s.packet_id,
             session: si,
             session_generation: self.core.sessions.generation(si),
             codes: Vec::new(),
-            open: 0,
+            open: 1, // until all filters were looked at: a home on this shard answers at once
             members: Vec::new(),
+            refused: Vec::new(),
             replays: Vec::new(),
             unsubscribe: false,
         });
@@ -87,6 +101,7 @@ impl Shard {
             };
             self.pending_subs[ticket].codes.push(code);
         }
+        self.pending_subs[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
@@ -160,11 +175,24 @@ impl Shard {
             self.subs.unsubscribe(subscribed.filter, si);
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        let new = subscribed.replaced.is_none();
+        let entry = SubRef::filter(subscribed.filter.0);
+        // The entry may be there for an exclusive subscription to the same filter only.
+        let new = subscribed.replaced.is_none()
+            || self.exclusive_of(si, subscribed.filter).is_some()
+                && !self.core.sessions[si].subs.contains(&entry);
         if new {
-            self.core.sessions[si].subs.push(SubRef::filter(subscribed.filter.0));
+            self.core.sessions[si].subs.push(entry);
         }
         Ok((subscribed.filter, new))
+    }
+
+    /// The exclusive subscription of a session to a filter of the index.
+    fn exclusive_of(&self, si: u32, id: FilterId) -> Option<u32> {
+        let mut members = self.core.sessions[si].subs.iter().filter_map(|s| s.as_member());
+        members.find(|m| {
+            let m = &self.core.memberships[*m];
+            m.exclusive && exclusive_filter(&m.name) == self.subs.filter_str(id)
+        })
     }
 
     /// Takes a filter out of the index.
@@ -327,7 +355,7 @@ impl Shard {
         if let Some((_, place)) = p.members.iter().find(|(m, _)| *m == member)
             && let Some(reason) = refused
         {
-            p.codes[*place] = reason.0;
+            p.refused.push((*place, reason.0));
         }
         p.replays.extend(wish);
         self.finish_sub(waits.index, fx);
@@ -345,7 +373,12 @@ impl Shard {
         if self.pending_subs[ticket].open > 0 {
             return;
         }
-        let Some(p) = self.pending_subs.remove(ticket) else { return };
+        let Some(mut p) = self.pending_subs.remove(ticket) else { return };
+        for (place, code) in std::mem::take(&mut p.refused) {
+            let v31 = self.core.conns.get(p.conn.index).is_some_and(|c| c.version == Version::V31);
+            p.codes[place] = if v31 { 0 } else { code }; // W01
+            self.core.counters.subscribe_error += 1;
+        }
         let same_session =
             self.core.sessions.get_checked(p.session, p.session_generation).is_some();
         let same_conn = self.core.is_open(p.conn) && self.session_of(p.conn.index) == p.session;
@@ -382,6 +415,17 @@ impl Shard {
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, u: &Unsubscribe<'_>, fx: &mut Effects) {
         self.core.counters.unsubscribe_received += 1;
         self.core.counters.client_unsubscribe += 1;
+        if self.id_in_use(id.index, u.packet_id) {
+            let codes = vec![ReasonCode::PACKET_IDENTIFIER_IN_USE.0; u.filters.iter().count()];
+            self.core.counters.unsubscribe_error += codes.len() as u64;
+            self.core.counters.unsuback_sent += 1;
+            self.core.write(id.index, fx, |out, v, max| {
+                let at = out.len();
+                encode::unsuback(out, v, u.packet_id, &codes);
+                out.len() - at <= max as usize
+            });
+            return;
+        }
         let si = self.session_of(id.index);
         let levels = self.core.mqtt(self.core.sessions[si].listener).max_topic_levels;
         let ticket = self.pending_subs.insert(PendingSub {
@@ -390,8 +434,9 @@ impl Shard {
             session: si,
             session_generation: self.core.sessions.generation(si),
             codes: Vec::new(),
-            open: 0,
+            open: 1, // until all filters were looked at: a home on this shard answers at once
             members: Vec::new(),
+            refused: Vec::new(),
             replays: Vec::new(),
             unsubscribe: true,
         });
@@ -406,6 +451,7 @@ impl Shard {
             };
             self.pending_subs[ticket].codes.push(code.0);
         }
+        self.pending_subs[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
@@ -428,7 +474,13 @@ impl Shard {
             };
             subs.swap_remove(at);
             self.release_replays_of(si, id, fx);
-            self.unsubscribe_plain(si, id);
+            if let Some(member) = self.exclusive_of(si, id) {
+                // The entry stays, as the exclusive subscription wants it.
+                let m = &self.core.memberships[member];
+                self.subs.subscribe(text, si, m.opts, m.sub_id);
+            } else {
+                self.unsubscribe_plain(si, id);
+            }
             return ReasonCode::SUCCESS;
         }
         let Some(member) = self.membership(si, text) else {

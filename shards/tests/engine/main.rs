@@ -2,5 +2,16 @@
 //! packet by packet with a clock that stands still unless told otherwise.
 #![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
+mod connect;
+mod delivery;
+mod publish;
+mod retained;
+mod sessions;
+mod shared;
 mod smoke;
+mod statements;
+mod subscribe;
 mod support;
+mod sys;
+mod wills;
+mod wire;

@@ -20,6 +20,13 @@ pub(crate) struct Client {
     next_id: u16,
 }
 
+impl Client {
+    /// A client on a connection that is open already.
+    pub(crate) fn on(wire: usize, version: Version) -> Self {
+        Self { wire, version, next_id: 0 }
+    }
+}
+
 /// A client of the node.
 pub(crate) type C = usize;
 
@@ -156,7 +163,7 @@ impl Node {
     /// Opens a connection and sends bytes.
     pub(crate) fn dial_raw(&mut self, version: Version, bytes: &[u8]) -> C {
         let wire = self.open();
-        self.clients.push(Client { wire, version, next_id: 0 });
+        self.clients.push(Client::on(wire, version));
         self.write(wire, bytes);
         self.clients.len() - 1
     }
