@@ -148,7 +148,7 @@ pub struct Will<'a> {
     pub message_expiry_s: Option<u32>,
     /// Payload Format Indicator: `true` for UTF-8. Also in `forward`.
     pub payload_format: Option<bool>,
-    /// What is published with the message.
+    /// What is published with the message, and what encoding writes.
     pub forward: Forward<'a>,
 }
 
@@ -231,7 +231,8 @@ pub struct PublishProps<'a> {
     pub content_type: Option<&'a str>,
     /// Correlation Data.
     pub correlation: Option<&'a [u8]>,
-    /// What goes on to subscribers unaltered and in order; User Properties are in here.
+    /// What goes on to subscribers unaltered and in order, User Properties included. Encoding
+    /// writes these, not the fields above that are copies from it.
     pub forward: Forward<'a>,
     /// Subscription Identifiers, from a server only.
     pub subscription_ids: SubscriptionIds<'a>,
@@ -276,40 +277,6 @@ pub struct SubscribeOptions {
     pub retain_handling: RetainHandling,
 }
 
-impl SubscribeOptions {
-    /// The options byte of MQTT 5 (its low two bits are that of MQTT 3).
-    #[inline]
-    #[must_use]
-    pub const fn to_byte(self) -> u8 {
-        self.qos as u8
-            | (self.no_local as u8) << 2
-            | (self.retain_as_published as u8) << 3
-            | (self.retain_handling as u8) << 4
-    }
-
-    /// Reads a valid MQTT 5 options byte; `None` for reserved bits, QoS 3 or Retain Handling 3.
-    #[inline]
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Option<Self> {
-        if byte & 0b1100_0000 != 0 {
-            return None;
-        }
-        let Some(qos) = QoS::from_bits(byte & 3) else { return None };
-        let retain_handling = match (byte >> 4) & 3 {
-            0 => RetainHandling::Send,
-            1 => RetainHandling::SendIfNew,
-            2 => RetainHandling::DoNotSend,
-            _ => return None,
-        };
-        Some(Self {
-            qos,
-            no_local: byte & 0b100 != 0,
-            retain_as_published: byte & 0b1000 != 0,
-            retain_handling,
-        })
-    }
-}
-
 /// SUBSCRIBE (§3.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscribe<'a> {
@@ -325,10 +292,11 @@ pub struct Subscribe<'a> {
 }
 
 /// The filters of a SUBSCRIBE, in order, still on the wire: `len filter options` each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct SubscribeFilters<'a> {
     pub(crate) raw: &'a [u8],
     pub(crate) count: u32,
+    pub(crate) options_mask: u8,
 }
 
 /// UNSUBSCRIBE (§3.10).
@@ -343,7 +311,7 @@ pub struct Unsubscribe<'a> {
 }
 
 /// The filters of an UNSUBSCRIBE, in order, still on the wire: `len filter` each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct UnsubscribeFilters<'a> {
     pub(crate) raw: &'a [u8],
     pub(crate) count: u32,
@@ -399,3 +367,23 @@ pub struct Auth<'a> {
     /// User Properties.
     pub user: UserProps<'a>,
 }
+
+macro_rules! list_like {
+    ($($filters:ident)*) => {$(
+        impl PartialEq for $filters<'_> {
+            fn eq(&self, other: &Self) -> bool {
+                self.iter().eq(other.iter())
+            }
+        }
+
+        impl Eq for $filters<'_> {}
+
+        impl std::fmt::Debug for $filters<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_list().entries(self.iter()).finish()
+            }
+        }
+    )*};
+}
+
+list_like! { SubscribeFilters UnsubscribeFilters }

@@ -1,5 +1,9 @@
 //! Properties (§2.2.2): the cheap views that packets carry, and a writer for making them.
 
+mod parse;
+
+pub(crate) use parse::{Place, Properties, Property};
+
 use crate::wire::{self, Sink};
 use std::fmt;
 
