@@ -41,7 +41,7 @@ pub mod id {
 
 /// The properties of a message that go to every subscriber unaltered and in order: Payload Format
 /// Indicator, Content Type, Response Topic, Correlation Data and User Properties.
-/// [MQTT-3.3.2-4] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+/// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
 ///
 /// A view of wire bytes. Where the publisher mixed in properties that are not forwarded, the view
 /// spans them and leaves them out when written.

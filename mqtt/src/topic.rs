@@ -20,7 +20,7 @@ pub enum TopicError {
     Null,
     /// It has more levels than the limit.
     TooManyLevels,
-    /// A topic name contains `+` or `#`. [MQTT-4.7.1-1]
+    /// A topic name contains `+` or `#`. [MQTT-4.7.0-1]
     WildcardInName,
     /// `#` is not alone in the last level, or `+` not alone in its level.
     /// [MQTT-4.7.1-1] [MQTT-4.7.1-2]

@@ -222,11 +222,11 @@ fn will<'a>(
     }
     will.topic = body.string(rules.strict_utf8)?;
     will.payload = body.binary()?;
-    // [MQTT-4.7.1-1] Wildcards MUST NOT be in a Topic Name. [MQTT-4.7.3-1] Nor is it empty.
+    // [MQTT-4.7.0-1] Wildcards MUST NOT be in a Topic Name. [MQTT-4.7.3-1] Nor is it empty.
     if will.topic.is_empty() || memchr::memchr2(b'+', b'#', will.topic.as_bytes()).is_some() {
         return Err(DecodeError::with(
             ReasonCode::TOPIC_NAME_INVALID,
-            "MQTT-4.7.1-1",
+            "MQTT-4.7.0-1",
             "Will Topic is empty or contains a wildcard",
         ));
     }

@@ -1,16 +1,34 @@
 //! The sans-io engine: one plain struct per shard, driven by the reactor or by the simulator.
 
+pub mod admission;
 pub mod config;
+mod conn;
+mod connect;
+mod core;
 pub mod counters;
+mod delivery;
 pub mod effects;
+pub mod hash;
 pub mod ids;
 pub mod input;
 pub mod mail;
 pub mod message;
+pub mod node;
+mod packets;
+mod publish;
+mod replay;
 pub mod retained;
 pub mod route;
+mod session;
+mod shard;
+mod shared;
+mod slab;
 pub mod subs;
+mod subscribe;
+mod sys;
 pub mod wheel;
+
+pub use shard::Shard;
 
 use effects::Effects;
 use ids::Now;

@@ -1,0 +1,198 @@
+//! Who may connect: limits and rates of the node, its listeners and remote addresses. (T15)
+//!
+//! Shared by all shards, without locks: a rate is one atomic in the form of GCRA (the time at which
+//! the next arrival conforms), a count one atomic.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::config::EngineConfig;
+use super::hash::hash64;
+
+/// Slots of the table of remote addresses. Two addresses that share a slot share its limits, so it
+/// is sized well above the addresses that one host serves at once.
+const IP_SLOTS: usize = 1 << 16;
+
+/// A burst of a rate: this many ms worth of arrivals may come at once.
+const BURST_MS: u64 = 50;
+
+/// Counts and rates.
+#[derive(Debug)]
+pub struct Admission {
+    connections: AtomicU32,
+    listeners: Box<[ListenerState]>,
+    ips: Box<[IpSlot]>,
+    seed: u64,
+}
+
+#[derive(Debug, Default)]
+struct ListenerState {
+    connections: AtomicU32,
+    next_us: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct IpSlot {
+    connections: AtomicU32,
+    next_us: AtomicU64,
+}
+
+/// What to do with a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may go on; it is counted until [`Admission::leave`].
+    Admit,
+    /// It may go on at this monotonic ms.
+    Wait(u64),
+    /// Close it.
+    Refuse,
+}
+
+impl Admission {
+    /// Tables for the listeners of a configuration.
+    #[must_use]
+    pub fn new(cfg: &EngineConfig) -> Self {
+        let per_ip = cfg
+            .listeners
+            .iter()
+            .any(|l| l.max_connections_per_ip != 0 || l.max_connection_rate_per_ip_per_s != 0);
+        Self {
+            connections: AtomicU32::new(0),
+            listeners: cfg.listeners.iter().map(|_| ListenerState::default()).collect(),
+            ips: (0..if per_ip { IP_SLOTS } else { 0 }).map(|_| IpSlot::default()).collect(),
+            seed: 0x5eed_1d0a_44d5_1075,
+        }
+    }
+
+    fn slot(&self, ip: IpAddr) -> Option<&IpSlot> {
+        let hash = match ip {
+            IpAddr::V4(v4) => hash64(self.seed, &v4.octets()),
+            IpAddr::V6(v6) => hash64(self.seed, &v6.octets()),
+        };
+        self.ips.get(hash as usize % IP_SLOTS)
+    }
+
+    /// Connections counted on the node.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a new connection at `now_us` (monotonic microseconds).
+    pub fn enter(&self, cfg: &EngineConfig, listener: u16, ip: IpAddr, now_us: u64) -> Verdict {
+        let Some(l) = cfg.listeners.get(usize::from(listener)) else { return Verdict::Refuse };
+        let Some(state) = self.listeners.get(usize::from(listener)) else {
+            return Verdict::Refuse;
+        };
+        let slot = self.slot(ip);
+        if let Some(slot) = slot
+            && !conforms_now(&slot.next_us, l.max_connection_rate_per_ip_per_s, now_us)
+        {
+            return Verdict::Refuse;
+        }
+        if !take(&self.connections, cfg.limits.max_connections) {
+            return Verdict::Refuse;
+        }
+        if !take(&state.connections, l.max_connections) {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Verdict::Refuse;
+        }
+        if let Some(slot) = slot
+            && !take(&slot.connections, l.max_connections_per_ip)
+        {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            state.connections.fetch_sub(1, Ordering::Relaxed);
+            return Verdict::Refuse;
+        }
+        let at_us = book(&state.next_us, l.max_connection_rate_per_s, now_us);
+        if at_us <= now_us { Verdict::Admit } else { Verdict::Wait(at_us.div_ceil(1000)) }
+    }
+
+    /// The connection is gone.
+    pub fn leave(&self, listener: u16, ip: IpAddr) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(state) = self.listeners.get(usize::from(listener)) {
+            state.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(slot) = self.slot(ip) {
+            slot.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts one more, up to `max`; 0 = no limit.
+fn take(count: &AtomicU32, max: u32) -> bool {
+    let before = count.fetch_add(1, Ordering::Relaxed);
+    if max != 0 && before >= max {
+        count.fetch_sub(1, Ordering::Relaxed);
+        return false;
+    }
+    true
+}
+
+/// Books one arrival at a rate, 0 = no limit: the time when it may go on, perhaps in the future.
+fn book(next_us: &AtomicU64, rate_per_s: u32, now_us: u64) -> u64 {
+    if rate_per_s == 0 {
+        return now_us;
+    }
+    let earliest = now_us.saturating_sub(BURST_MS * 1000);
+    let step_us = 1_000_000 / u64::from(rate_per_s);
+    let booked = next_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        Some(next.max(earliest) + step_us)
+    });
+    booked.map_or(now_us, |next| next.max(earliest))
+}
+
+/// Books one arrival if it may go on now; 0 = no limit.
+fn conforms_now(next_us: &AtomicU64, rate_per_s: u32, now_us: u64) -> bool {
+    if rate_per_s == 0 {
+        return true;
+    }
+    let step_us = 1_000_000 / u64::from(rate_per_s);
+    // A slow rate still admits one arrival at once.
+    let earliest = now_us.saturating_sub(BURST_MS * 1000);
+    let booked = next_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        let at = next.max(earliest);
+        (at <= now_us).then_some(at + step_us)
+    });
+    booked.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::ListenerConfig;
+    use super::*;
+
+    fn config(l: ListenerConfig) -> EngineConfig {
+        EngineConfig { listeners: vec![l], ..EngineConfig::default() }
+    }
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_rate_of_1000_admits_1000_in_a_second_of_a_burst_of_10000() {
+        // T15
+        let cfg = config(ListenerConfig { max_connection_rate_per_s: 1000, ..Default::default() });
+        let admission = Admission::new(&cfg);
+        let start = 5_000_000;
+        let within = (0..10_000)
+            .filter(|_| match admission.enter(&cfg, 0, IP, start) {
+                Verdict::Admit => true,
+                Verdict::Wait(ms) => ms * 1000 <= start + 1_000_000,
+                Verdict::Refuse => false,
+            })
+            .count();
+        assert!((1000..=1051).contains(&within), "{within}");
+    }
+
+    #[test]
+    fn counts_come_back_when_connections_leave() {
+        let cfg = config(ListenerConfig { max_connections_per_ip: 2, ..Default::default() });
+        let admission = Admission::new(&cfg);
+        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Refuse);
+        assert_eq!(admission.connections(), 2);
+        admission.leave(0, IP);
+        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+    }
+}

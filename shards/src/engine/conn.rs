@@ -1,0 +1,194 @@
+//! A network connection as the engine sees it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ringmain_mqtt::Version;
+
+use super::ids::{ConnId, Peer};
+use super::wheel::TimerId;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Accepted; CONNECT has not come.
+    Fresh,
+    /// CONNACK with success was written.
+    Live,
+    /// We closed it: whatever arrives is ignored, nothing is written.
+    Closing,
+}
+
+/// Bits of [`Conn::flags`]: why it is not read, and other facts.
+pub(crate) mod flag {
+    /// A mailbox that its publishes go to is full.
+    pub(crate) const PAUSED_LANE: u16 = 1;
+    /// It does not take what we write.
+    pub(crate) const PAUSED_OUT: u16 = 2;
+    /// Memory is critical.
+    pub(crate) const PAUSED_MEMORY: u16 = 4;
+    /// It came faster than its listener may accept.
+    pub(crate) const PAUSED_RATE: u16 = 8;
+    /// Its bytes wait for the next turn: this one did enough.
+    pub(crate) const PAUSED_TURN: u16 = 16;
+    /// Any of them.
+    pub(crate) const PAUSED: u16 = 31;
+    /// The client asked for no Reason String. (C07)
+    pub(crate) const NO_PROBLEM_INFO: u16 = 32;
+    /// Its socket is congested since `congested_ms`.
+    pub(crate) const CONGESTED: u16 = 64;
+    /// Counted in the admission tables.
+    pub(crate) const ADMITTED: u16 = 128;
+}
+
+/// `Lives on: the shard that reads it` — the accepting one until CONNECT, then the home shard.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) generation: u32,
+    /// Its session, or `NONE`.
+    pub(crate) session: u32,
+    pub(crate) state: State,
+    pub(crate) version: Version,
+    pub(crate) flags: u16,
+    pub(crate) listener: u16,
+    pub(crate) port: u16,
+    pub(crate) ip: [u8; 16],
+    /// Keep-alive in use, in seconds; 0 = none.
+    pub(crate) keep_alive_s: u16,
+    /// Receive Maximum of the client.
+    pub(crate) receive_max: u16,
+    /// QoS > 0 publishes of the client that are not finished, on this connection. [S-24]
+    pub(crate) received_open: u16,
+    /// Maximum Packet Size of the client.
+    pub(crate) max_packet: u32,
+    /// Bytes written and not yet taken by the socket.
+    pub(crate) out_pending: u32,
+    /// Low 32 bits of the ms of the last packet (or of the accept).
+    pub(crate) last_seen_ms: u32,
+    /// Low 32 bits of the ms when it connected.
+    pub(crate) opened_ms: u32,
+    /// Low 32 bits of the ms since when it does not take what is written.
+    pub(crate) congested_ms: u32,
+    pub(crate) timer: Option<TimerId>,
+    /// Bytes of a packet that is not complete.
+    pub(crate) partial: Option<Box<Vec<u8>>>,
+    pub(crate) aliases: Option<Box<Aliases>>,
+}
+
+const _: () = assert!(
+    size_of::<Conn>() <= 104,
+    "the budget of an idle connection is 256 bytes, session and timer included"
+);
+
+/// Topic aliases of a connection, both ways. They end with it. [S-26]
+#[derive(Debug, Default)]
+pub(crate) struct Aliases {
+    /// Topics by alias - 1, as the client set them.
+    pub(crate) inbound: Vec<Option<Box<str>>>,
+    /// Topics by alias - 1, as we set them: first come, first served.
+    pub(crate) outbound: Vec<Box<str>>,
+    /// How many the client lets us use.
+    pub(crate) outbound_max: u16,
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, peer: Peer, now_ms: u64) -> Self {
+        let ip = match peer.addr.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self {
+            generation: id.generation,
+            session: super::slab::NONE,
+            state: State::Fresh,
+            version: Version::V311,
+            flags: 0,
+            listener: peer.listener,
+            port: peer.addr.port(),
+            ip: ip.octets(),
+            keep_alive_s: 0,
+            receive_max: u16::MAX,
+            received_open: 0,
+            max_packet: u32::MAX,
+            out_pending: 0,
+            last_seen_ms: now_ms as u32,
+            opened_ms: now_ms as u32,
+            congested_ms: 0,
+            timer: None,
+            partial: None,
+            aliases: None,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        let ip = Ipv6Addr::from(self.ip);
+        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        Peer { addr: SocketAddr::new(ip, self.port), listener: self.listener }
+    }
+
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Connections by the index that the driver gives them.
+#[derive(Debug, Default)]
+pub(crate) struct ConnTable {
+    chunks: Vec<Box<[Option<Conn>]>>,
+    len: usize,
+    live: usize,
+}
+
+const CHUNK: usize = 1024;
+
+impl ConnTable {
+    pub(crate) fn insert(&mut self, id: ConnId, conn: Conn) {
+        let at = id.index as usize;
+        while self.chunks.len() <= at / CHUNK {
+            self.chunks.push((0..CHUNK).map(|_| None).collect());
+        }
+        let slot = &mut self.chunks[at / CHUNK][at % CHUNK];
+        debug_assert!(slot.is_none(), "the driver reused an index before Closed");
+        *slot = Some(conn);
+        self.len += 1;
+    }
+
+    pub(crate) fn remove(&mut self, ix: u32) -> Option<Conn> {
+        let conn = self.chunks.get_mut(ix as usize / CHUNK)?[ix as usize % CHUNK].take();
+        self.len -= usize::from(conn.is_some());
+        conn
+    }
+
+    pub(crate) fn get(&self, ix: u32) -> Option<&Conn> {
+        self.chunks.get(ix as usize / CHUNK)?[ix as usize % CHUNK].as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, ix: u32) -> Option<&mut Conn> {
+        self.chunks.get_mut(ix as usize / CHUNK)?[ix as usize % CHUNK].as_mut()
+    }
+
+    /// The connection, if the id is not stale.
+    pub(crate) fn checked(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.get_mut(id.index).filter(|c| c.generation == id.generation)
+    }
+
+    pub(crate) fn id(&self, ix: u32) -> ConnId {
+        ConnId { index: ix, generation: self.get(ix).map_or(0, |c| c.generation) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(crate) fn count_live(&mut self, up: bool) {
+        if up { self.live += 1 } else { self.live -= 1 }
+    }
+
+    pub(crate) fn indices(&self) -> Vec<u32> {
+        let all = self.chunks.iter().flat_map(|c| c.iter()).enumerate();
+        all.filter(|(_, c)| c.is_some()).map(|(i, _)| i as u32).collect()
+    }
+}

@@ -1,0 +1,672 @@
+//! CONNECT: which shard, which session, and the life of both.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use ringmain_mqtt::topic::TopicName;
+use ringmain_mqtt::{
+    ClientIdRules, ConnAck, Connect, ConnectVersion, DecodeError, Disconnect, Header, Packet,
+    PacketType, QoS, ReasonCode, Role, Rules, UserProps, Version, Will, connect_version, decode,
+    header, refusal_version,
+};
+
+use super::config::{KeepAliveV3Policy, MqttConfig};
+use super::conn::{Conn, State, flag};
+use super::core::{After, Core, TimerKey, TimerKind};
+use super::counters::DropReason;
+use super::effects::{CloseHow, Effects, Op};
+use super::ids::{ConnId, ShardId};
+use super::mail::Parcel;
+use super::message::Outgoing;
+use super::packets::Flow;
+use super::session::{Session, WillMessage, flag as session_flag};
+use super::shard::Shard;
+use super::slab::NONE;
+use crate::boundary::Pressure;
+
+/// Why a CONNECT is refused.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    reason: ReasonCode,
+    text: &'static str,
+}
+
+impl Shard {
+    /// The first packet of a connection: it goes to the home shard of its client id.
+    pub(crate) fn on_first_packet(
+        &mut self,
+        id: ConnId,
+        packet: &[u8],
+        h: Header,
+        rest: &[u8],
+        fx: &mut Effects,
+    ) -> Flow {
+        let body = &packet[usize::from(h.len)..];
+        let Some(conn) = self.core.conns.get(id.index) else { return Flow::Stop };
+        let (peer, opened_ms) = (conn.peer(), conn.opened_ms);
+        let strict_utf8 = self.core.mqtt(peer.listener).strict_utf8;
+        let decoded = decode(h, body, Version::V5, Role::Server, &Rules { strict_utf8 });
+        let connect = match decoded {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => return Flow::Stop,
+            Err(e) => {
+                self.on_malformed(id, e, packet, fx);
+                return Flow::Stop;
+            }
+        };
+        let cfg = self.core.mqtt(peer.listener);
+        let client_id = match connect.username {
+            Some(name) if cfg.use_username_as_client_id => name, // C18
+            _ => connect.client_id,
+        };
+        if !client_id.is_empty() {
+            let home = self.core.home_of(self.core.client_hash(client_id));
+            if home != self.core.id {
+                self.hand_over(id, home, [packet, rest].concat(), opened_ms, fx);
+                return Flow::Stop;
+            }
+        }
+        self.on_connect(id, &connect, client_id, fx);
+        if self.core.is_open(id) { Flow::Go } else { Flow::Stop }
+    }
+
+    fn hand_over(
+        &mut self,
+        id: ConnId,
+        to: ShardId,
+        bytes: Vec<u8>,
+        opened_ms: u32,
+        fx: &mut Effects,
+    ) {
+        let Some(mut conn) = self.core.conns.remove(id.index) else { return };
+        if let Some(t) = conn.timer.take() {
+            self.core.wheel.cancel(t);
+        }
+        self.core.counters.connections_handed_over += 1;
+        let ago_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
+        let opened_ms = self.core.now_ms.saturating_sub(u64::from(ago_ms));
+        let parcel = Box::new(Parcel { peer: conn.peer(), bytes, opened_ms });
+        fx.ops.push(Op::Handover { conn: id, to, parcel });
+    }
+
+    /// A connection that another shard accepted. Counted there already.
+    pub(crate) fn on_arrived(&mut self, id: ConnId, parcel: Parcel, fx: &mut Effects) {
+        let mut conn = Conn::new(id, parcel.peer, self.core.now_ms);
+        conn.flags |= flag::ADMITTED;
+        conn.opened_ms = parcel.opened_ms as u32;
+        self.core.conns.insert(id, conn);
+        if self.core.draining {
+            self.core.close(id.index, None, CloseHow::Flush, fx);
+            return;
+        }
+        self.core.arm_conn(id.index);
+        self.on_data(id, &parcel.bytes, fx);
+    }
+
+    /// Answers a first packet that can't be read, where there is an answer. (W04)
+    pub(crate) fn refuse_malformed_connect(
+        &mut self,
+        id: ConnId,
+        e: DecodeError,
+        packet: &[u8],
+        fx: &mut Effects,
+    ) {
+        let ci = id.index;
+        let h = header(packet, true).ok().flatten();
+        let h = h.filter(|h| h.packet_type == PacketType::Connect);
+        let Some(h) = h else {
+            return self.core.close(ci, None, CloseHow::Flush, fx);
+        };
+        let body = packet.get(usize::from(h.len)..).unwrap_or(&[]);
+        let (version, reason) = match connect_version(body) {
+            ConnectVersion::WrongName => {
+                return self.core.close(ci, None, CloseHow::Flush, fx); // [MQTT-3.1.2-1]
+            }
+            // [MQTT-3.1.2-2]
+            ConnectVersion::UnsupportedLevel(_) => {
+                (refusal_version(body), ReasonCode::UNSUPPORTED_PROTOCOL_VERSION)
+            }
+            ConnectVersion::Supported(Version::V5) => (Version::V5, e.reason),
+            // [MQTT311-3.1.4-1] Malformed: no CONNACK. A bad client id has a return code.
+            ConnectVersion::Supported(v) => {
+                if e.reason != ReasonCode::CLIENT_IDENTIFIER_NOT_VALID {
+                    return self.core.close(ci, None, CloseHow::Flush, fx);
+                }
+                (v, e.reason)
+            }
+        };
+        if let Some(conn) = self.core.conns.get_mut(ci) {
+            conn.version = version;
+        }
+        self.refuse_connect(ci, Refused { reason, text: e.detail }, fx);
+    }
+
+    fn refuse_connect(&mut self, ci: u32, r: Refused, fx: &mut Effects) {
+        let c = &mut self.core.counters;
+        c.connack_sent += 1;
+        c.connack_error += 1;
+        c.client_connack += 1;
+        if matches!(r.reason, ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_USER_NAME_OR_PASSWORD) {
+            c.connack_auth_error += 1;
+        }
+        let no_problem_info = self.core.conns.get(ci).is_none_or(|c| c.has(flag::NO_PROBLEM_INFO));
+        let ack = ConnAck {
+            code: r.reason,
+            reason_string: (!no_problem_info).then_some(r.text),
+            ..empty_connack()
+        };
+        // [MQTT-3.2.2-7] [MQTT-3.2.2-19]
+        self.core.write(ci, fx, |out, v, max| ack.encode_within(out, v, max));
+        self.core.close(ci, None, CloseHow::Flush, fx);
+    }
+
+    // ---- at home -----------------------------------------------------------------------------------
+
+    fn on_connect(&mut self, id: ConnId, c: &Connect<'_>, client_id: &str, fx: &mut Effects) {
+        let ci = id.index;
+        let cfg = Arc::clone(&self.core.cfg);
+        let Some(conn) = self.core.conns.get_mut(ci) else { return };
+        let listener = conn.listener;
+        let mqtt = cfg.mqtt_of(listener);
+        conn.version = c.version;
+        conn.max_packet = c.props.maximum_packet_size.unwrap_or(u32::MAX);
+        if !c.props.request_problem_info {
+            conn.flags |= flag::NO_PROBLEM_INFO;
+        }
+        self.core.counters.connect_received += 1;
+        self.core.counters.client_connect += 1;
+        if let Err(refused) = self.check_connect(listener, c, client_id, mqtt) {
+            return self.refuse_connect(ci, refused, fx);
+        }
+        let keep_alive_s = match keep_alive(c, mqtt) {
+            Ok(seconds) => seconds,
+            Err(refused) => return self.refuse_connect(ci, refused, fx),
+        };
+        let minted = client_id.is_empty().then(|| self.mint_client_id());
+        let name = minted.as_deref().unwrap_or(client_id);
+        let hash = self.core.client_hash(name);
+        let (si, session_present) = self.open_session(name, hash, c, mqtt, fx);
+        self.attach(ci, si, c, keep_alive_s, mqtt);
+        self.write_connack(ci, si, c, session_present, minted.as_deref(), keep_alive_s, mqtt, fx);
+        fx.ops.push(Op::Established { conn: id });
+        self.core.arm_conn(ci);
+        self.core.after.push(After::Connected {
+            conn: ci,
+            generation: id.generation,
+            clean_start: c.clean_start,
+            session_present,
+        });
+        let generation = self.core.sessions.generation(si);
+        self.core.after.push(After::MemberStatus { session: si, generation });
+        self.core.pump(si, fx);
+    }
+
+    fn check_connect(
+        &self,
+        listener: u16,
+        c: &Connect<'_>,
+        client_id: &str,
+        cfg: &MqttConfig,
+    ) -> Result<(), Refused> {
+        let refused = |reason, text| Err(Refused { reason, text });
+        let level = c.version as u8;
+        let accepts = self.core.cfg.listeners.get(usize::from(listener)).is_none_or(|l| {
+            l.accept_protocol_versions.is_empty() || l.accept_protocol_versions.contains(&level)
+        });
+        if !accepts {
+            let code = ReasonCode::UNSUPPORTED_PROTOCOL_VERSION;
+            return refused(code, "this listener does not accept that protocol version"); // W05
+        }
+        if self.core.pressure >= Pressure::High {
+            return refused(ReasonCode::SERVER_BUSY, "the broker is short of memory"); // L05
+        }
+        let rules =
+            ClientIdRules { max_len: cfg.max_client_id_len, lenient_31: cfg.lenient_v31_client_id };
+        let named = Connect { client_id, ..*c };
+        if let Err(reason) = named.check_client_id(&rules) {
+            return refused(reason, "client identifier not acceptable"); // W17, S-98, S-99
+        }
+        if c.props.auth_method.is_some() {
+            // C09
+            let code = ReasonCode::BAD_AUTHENTICATION_METHOD;
+            return refused(code, "no such authentication method");
+        }
+        let Some(will) = &c.will else { return Ok(()) };
+        self.check_will(will, cfg)
+    }
+
+    fn check_will(&self, will: &Will<'_>, cfg: &MqttConfig) -> Result<(), Refused> {
+        let refused = |reason, text| Err(Refused { reason, text });
+        if will.qos > cfg.max_qos {
+            let code = ReasonCode::QOS_NOT_SUPPORTED; // [MQTT-3.2.2-12]
+            return refused(code, "Will QoS above Maximum QoS");
+        }
+        if will.retain && !cfg.retain_available {
+            let code = ReasonCode::RETAIN_NOT_SUPPORTED; // [MQTT-3.2.2-13]
+            return refused(code, "retained messages are switched off");
+        }
+        let topic = match TopicName::parse(will.topic, cfg.max_topic_levels) {
+            Ok(topic) => topic,
+            Err(e) => return refused(ReasonCode::TOPIC_NAME_INVALID, e.as_str()),
+        };
+        if let Some(reason) = topic.publish_refusal() {
+            return refused(reason, "clients can't publish to the will topic"); // S-19
+        }
+        if cfg.check_payload_format
+            && will.payload_format == Some(true)
+            && std::str::from_utf8(will.payload).is_err()
+        {
+            return refused(ReasonCode::PAYLOAD_FORMAT_INVALID, "the will payload is not UTF-8");
+        }
+        Ok(())
+    }
+
+    /// A client id whose home is this shard, and that no session has. [MQTT-3.1.3-6]
+    fn mint_client_id(&mut self) -> CompactString {
+        loop {
+            let id = CompactString::from(format!("rm-{:016x}", self.core.rng.u64(..)));
+            let hash = self.core.client_hash(&id);
+            if self.core.home_of(hash) == self.core.id
+                && self.core.find_session(&id, hash).is_none()
+            {
+                return id;
+            }
+        }
+    }
+
+    /// Finds, takes over, discards or creates the session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    fn open_session(
+        &mut self,
+        client_id: &str,
+        hash: u64,
+        c: &Connect<'_>,
+        cfg: &MqttConfig,
+        fx: &mut Effects,
+    ) -> (u32, bool) {
+        if let Some(si) = self.core.find_session(client_id, hash) {
+            self.take_over(si, c.clean_start, fx);
+            // The old connection's session may have been one that ends with it.
+            if c.clean_start || self.core.sessions[si].expiry_s == 0 {
+                if c.clean_start {
+                    self.core.counters.session_discarded += 1;
+                }
+                self.end_session(si, c.clean_start, fx);
+            } else {
+                self.core.counters.session_resumed += 1;
+                self.renew(si, c, cfg);
+                return (si, true);
+            }
+        }
+        self.core.counters.session_created += 1;
+        let session = Session {
+            client_id: client_id.into(),
+            client_hash: hash,
+            subs: smallvec::SmallVec::new(),
+            out: None,
+            awaiting_rel: None,
+            will: None,
+            timer: None,
+            conn: NONE,
+            expiry_s: 0,
+            mark: 0,
+            place: 0,
+            last_packet_id: 0,
+            listener: 0,
+            version: 0,
+            flags: 0,
+            offline_at_ms: 0,
+        };
+        let si = self.core.sessions.insert(session);
+        let Core { registry, sessions, .. } = &mut self.core;
+        registry.insert_unique(hash, si, |ix| sessions[*ix].client_hash);
+        self.renew(si, c, cfg);
+        (si, false)
+    }
+
+    /// Ends the connection that has the session. Its will counts unless it was to wait and somebody
+    /// comes back in time. [S-01, S-17] [MQTT-3.1.4-3] [MQTT-3.1.3-9]
+    fn take_over(&mut self, si: u32, clean_start: bool, fx: &mut Effects) {
+        let s = &mut self.core.sessions[si];
+        let old = s.conn;
+        if old == NONE {
+            // The session goes on within the delay: no will. With a clean start it ends: the will goes.
+            if !clean_start {
+                s.will = None; // [S-18]
+            }
+            return;
+        }
+        self.core.counters.session_takenover += 1;
+        self.core.close(old, Some(ReasonCode::SESSION_TAKEN_OVER), CloseHow::Flush, fx);
+        // `close` has published a will without delay; one with a delay is cancelled or, when the
+        // session ends here, published by `end_session`.
+        let s = &mut self.core.sessions[si];
+        if !clean_start && s.expiry_s != 0 {
+            s.will = None;
+        }
+    }
+
+    /// Settings of the new connection.
+    fn renew(&mut self, si: u32, c: &Connect<'_>, cfg: &MqttConfig) {
+        let requested = match c.version {
+            Version::V5 => c.props.session_expiry_s.unwrap_or(0),
+            _ if c.clean_start => 0,
+            _ => cfg.default_session_expiry_v3_s,
+        };
+        let s = &mut self.core.sessions[si];
+        s.expiry_s = requested.min(cfg.max_session_expiry_s); // Q10
+        s.version = c.version as u8;
+        if let Some(t) = s.timer.take() {
+            self.core.wheel.cancel(t);
+        }
+        s.flags &= !session_flag::ENDS_WITH_CONNECTION;
+        if s.expiry_s == 0 {
+            s.flags |= session_flag::ENDS_WITH_CONNECTION;
+        }
+        s.will = c.will.as_ref().map(|w| {
+            let mut expiry_s = w.message_expiry_s.unwrap_or(u32::MAX);
+            if expiry_s == u32::MAX && cfg.message_expiry_default_s != 0 {
+                expiry_s = cfg.message_expiry_default_s;
+            }
+            let mut props = Vec::new();
+            w.forward.append_to(&mut props);
+            let mut out = Outgoing {
+                topic: w.topic,
+                props: &props,
+                payload: w.payload,
+                qos: w.qos,
+                retain: w.retain,
+                expiry_forwarded: w.message_expiry_s.is_some(),
+                expiry_s,
+                publisher: s.client_hash,
+                created_ms: 0,
+                owned: None,
+                backing: None,
+            };
+            Box::new(WillMessage { msg: out.own(), delay_s: w.delay_s.unwrap_or(0) })
+        });
+    }
+
+    fn attach(&mut self, ci: u32, si: u32, c: &Connect<'_>, keep_alive_s: u16, cfg: &MqttConfig) {
+        let opened_ms = self.core.now_ms as u32;
+        let Some(conn) = self.core.conns.get_mut(ci) else { return };
+        conn.session = si;
+        conn.state = State::Live;
+        conn.keep_alive_s = keep_alive_s;
+        conn.opened_ms = opened_ms;
+        // Receive Maximum is the new CONNECT's, also for a resumed session. [S-22]
+        conn.receive_max = c.props.receive_maximum.unwrap_or(u16::MAX);
+        conn.received_open = 0;
+        let outbound_max = c.props.topic_alias_maximum.unwrap_or(0).min(cfg.topic_alias_out_max);
+        if outbound_max > 0 {
+            conn.aliases.get_or_insert_default().outbound_max = outbound_max;
+        }
+        let listener = conn.listener;
+        let s = &mut self.core.sessions[si];
+        s.conn = ci;
+        s.listener = listener;
+        if let Some(out) = &mut s.out {
+            out.rewind();
+        }
+        self.core.conns.count_live(true);
+        self.core.counters.client_connected += 1;
+    }
+
+    fn write_connack(
+        &mut self,
+        ci: u32,
+        si: u32,
+        c: &Connect<'_>,
+        session_present: bool,
+        minted: Option<&str>,
+        keep_alive_s: u16,
+        cfg: &MqttConfig,
+        fx: &mut Effects,
+    ) {
+        let expiry_s = self.core.sessions[si].expiry_s;
+        let requested_s = c.props.session_expiry_s.unwrap_or(0);
+        let response_information = (c.props.request_response_info
+            && !cfg.response_information.is_empty())
+        .then_some(cfg.response_information.as_str()); // C06 [MQTT-3.1.2-28]
+        let ack = ConnAck {
+            session_present, // C01 [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+            code: ReasonCode::SUCCESS,
+            session_expiry_s: (expiry_s != requested_s).then_some(expiry_s), // C02
+            receive_maximum: Some(cfg.receive_maximum),
+            maximum_qos: (cfg.max_qos != QoS::ExactlyOnce).then_some(cfg.max_qos),
+            retain_available: (!cfg.retain_available).then_some(false),
+            maximum_packet_size: Some(cfg.max_packet_size),
+            assigned_client_id: minted, // [MQTT-3.2.2-16]
+            topic_alias_maximum: (cfg.topic_alias_max > 0).then_some(cfg.topic_alias_max),
+            wildcard_available: (!cfg.wildcard_available).then_some(false),
+            subscription_ids_available: (!cfg.subscription_id_available).then_some(false),
+            shared_available: (!cfg.shared_available).then_some(false),
+            server_keep_alive_s: (keep_alive_s != c.keep_alive_s).then_some(keep_alive_s),
+            response_information,
+            ..empty_connack()
+        };
+        self.core.counters.connack_sent += 1;
+        self.core.counters.client_connack += 1;
+        // A client that can't take even this has asked for a packet size that nothing fits in.
+        if !self.core.write(ci, fx, |out, v, max| ack.encode_within(out, v, max)) {
+            self.core.close(ci, None, CloseHow::Flush, fx);
+        }
+    }
+
+    // ---- the end ------------------------------------------------------------------------------------
+
+    /// DISCONNECT from the client.
+    pub(crate) fn on_disconnect(&mut self, ci: u32, d: &Disconnect<'_>, fx: &mut Effects) {
+        self.core.counters.disconnect_received += 1;
+        let si = self.session_of(ci);
+        let Some(s) = self.core.sessions.get_mut(si) else { return };
+        if let Some(expiry_s) = d.session_expiry_s {
+            if s.expiry_s == 0 && expiry_s != 0 {
+                // [S-09] [MQTT-3.1.2-11.2]
+                let code = ReasonCode::PROTOCOL_ERROR;
+                let text = Some("session expiry interval on a session that has none");
+                self.core.close_with(ci, Some(code), text, CloseHow::Flush, fx);
+                return;
+            }
+            let listener = s.listener;
+            let max = self.core.mqtt(listener).max_session_expiry_s;
+            self.core.sessions[si].expiry_s = expiry_s.min(max);
+        }
+        // Only 0x00 keeps the will from going out. [S-15] [MQTT-3.14.4-3]
+        let will_counts = d.reason != ReasonCode::NORMAL_DISCONNECTION;
+        self.core.counters.client_disconnected += 1;
+        self.core.detach(ci, d.reason, will_counts);
+        let id = self.core.conns.id(ci);
+        fx.ops.push(Op::Close { conn: id, how: CloseHow::Flush });
+        if let Some(conn) = self.core.conns.get_mut(ci) {
+            conn.state = State::Closing;
+            conn.partial = None;
+            conn.aliases = None;
+            if let Some(t) = conn.timer.take() {
+                self.core.wheel.cancel(t);
+            }
+        }
+    }
+
+    /// Ends a session: its will goes out if it still waits, subscriptions and queues go.
+    /// [S-16] [MQTT-3.1.2-23]
+    pub(crate) fn end_session(&mut self, si: u32, discarded: bool, fx: &mut Effects) {
+        if let Some(will) = self.core.sessions[si].will.take() {
+            self.core.after.push(After::Will(will.msg)); // [S-04]
+        }
+        let ci = self.core.sessions[si].conn;
+        if ci != NONE {
+            self.core.close(ci, Some(ReasonCode::ADMINISTRATIVE_ACTION), CloseHow::Flush, fx);
+        }
+        self.unsubscribe_all(si, fx);
+        self.drop_replays(si);
+        let Some(mut s) = self.core.sessions.remove(si) else { return };
+        if let Some(t) = s.timer.take() {
+            self.core.wheel.cancel(t);
+        }
+        if let Ok(entry) = self.core.registry.find_entry(s.client_hash, |ix| *ix == si) {
+            entry.remove();
+        }
+        if !discarded {
+            self.core.counters.session_terminated += 1;
+        }
+        let Some(mut out) = s.out.take() else { return };
+        self.core.inflight -= out.inflight.len() as u64;
+        let queued = out.queue.drain();
+        self.core.queued -= queued.len() as u64;
+        let lost = out.inflight.iter().filter(|e| e.member == NONE).count()
+            + queued.iter().filter(|c| c.member == NONE).count();
+        self.core.counters.drop_copy(DropReason::SessionEnded, lost as u64);
+    }
+}
+
+/// The keep-alive in use. (C11) [MQTT-3.1.2-21]
+fn keep_alive(c: &Connect<'_>, cfg: &MqttConfig) -> Result<u16, Refused> {
+    let asked = c.keep_alive_s;
+    let mut granted = asked;
+    if cfg.server_keep_alive_s != 0 && c.version == Version::V5 {
+        granted = cfg.server_keep_alive_s;
+    }
+    if cfg.keep_alive_max_s != 0 && (granted == 0 || granted > cfg.keep_alive_max_s) {
+        granted = cfg.keep_alive_max_s;
+    }
+    if granted != 0 {
+        granted = granted.max(cfg.keep_alive_min_s);
+    }
+    let refuses = cfg.keep_alive_v3_policy == KeepAliveV3Policy::Refuse;
+    if c.version != Version::V5 && granted != asked && refuses {
+        return Err(Refused {
+            reason: ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+            text: "keep-alive out of bounds",
+        });
+    }
+    Ok(granted)
+}
+
+fn empty_connack() -> ConnAck<'static> {
+    ConnAck {
+        session_present: false,
+        code: ReasonCode::SUCCESS,
+        session_expiry_s: None,
+        receive_maximum: None,
+        maximum_qos: None,
+        retain_available: None,
+        maximum_packet_size: None,
+        assigned_client_id: None,
+        topic_alias_maximum: None,
+        reason_string: None,
+        user: UserProps::EMPTY,
+        wildcard_available: None,
+        subscription_ids_available: None,
+        shared_available: None,
+        server_keep_alive_s: None,
+        response_information: None,
+        server_reference: None,
+        auth_method: None,
+        auth_data: None,
+    }
+}
+
+// ---- timers of a connection ---------------------------------------------------------------------------
+
+impl Core {
+    /// Arms the timer of a connection for the first thing that may be due.
+    pub(crate) fn arm_conn(&mut self, ci: u32) {
+        let Some(deadline) = self.conn_deadline(ci) else { return };
+        let key = TimerKey { kind: TimerKind::Conn, index: ci };
+        let timer = self.wheel.insert(deadline, key);
+        let Some(conn) = self.conns.get_mut(ci) else { return };
+        if let Some(old) = conn.timer.replace(timer) {
+            self.wheel.cancel(old);
+        }
+    }
+
+    fn conn_deadline(&self, ci: u32) -> Option<u64> {
+        let conn = self.conns.get(ci)?;
+        let cfg = self.mqtt(conn.listener);
+        let now = self.now_ms as u32;
+        let at = |since: u32, after_ms: u64| {
+            let elapsed = u64::from(now.wrapping_sub(since));
+            self.now_ms + after_ms.saturating_sub(elapsed)
+        };
+        if conn.state == State::Fresh {
+            return Some(at(conn.opened_ms, u64::from(cfg.connect_timeout_ms)));
+        }
+        let mut deadline = u64::MAX;
+        if let Some(ms) = keep_alive_ms(conn, cfg) {
+            deadline = at(conn.last_seen_ms, ms);
+        }
+        if cfg.max_connection_lifetime_s != 0 {
+            let ms = u64::from(cfg.max_connection_lifetime_s) * 1000;
+            deadline = deadline.min(at(conn.opened_ms, ms));
+        }
+        if cfg.retry_interval_s != 0 && conn.version != Version::V5 {
+            deadline = deadline.min(self.now_ms + u64::from(cfg.retry_interval_s) * 1000);
+        }
+        if let Some(ms) = self.slow_grace_ms(conn) {
+            deadline = deadline.min(at(conn.congested_ms, ms));
+        }
+        (deadline != u64::MAX).then_some(deadline)
+    }
+
+    fn slow_grace_ms(&self, conn: &Conn) -> Option<u64> {
+        use super::config::SlowConsumerPolicy::Disconnect;
+        let limits = &self.cfg.limits;
+        (conn.has(flag::CONGESTED) && limits.slow_consumer_policy == Disconnect)
+            .then(|| u64::from(limits.slow_consumer_grace_s) * 1000)
+    }
+
+    /// Something may be due on a connection. Keep-alive is looked at only here: a packet costs no
+    /// timer operation.
+    pub(crate) fn on_conn_timer(&mut self, ci: u32, fx: &mut Effects) {
+        let Some(conn) = self.conns.get_mut(ci) else { return };
+        conn.timer = None;
+        if conn.has(flag::PAUSED_RATE) {
+            conn.opened_ms = self.now_ms as u32;
+            conn.last_seen_ms = conn.opened_ms;
+            self.resume(ci, flag::PAUSED_RATE, fx);
+            return self.arm_conn(ci);
+        }
+        let Some(conn) = self.conns.get(ci) else { return };
+        let cfg = self.cfg.mqtt_of(conn.listener);
+        let now = self.now_ms as u32;
+        let since = |then: u32| u64::from(now.wrapping_sub(then));
+        match conn.state {
+            State::Closing => {}
+            State::Fresh => {
+                if since(conn.opened_ms) >= u64::from(cfg.connect_timeout_ms) {
+                    self.counters.connect_timeout += 1; // W12
+                    return self.close(ci, None, CloseHow::Abort, fx);
+                }
+                self.arm_conn(ci);
+            }
+            State::Live => {
+                if keep_alive_ms(conn, cfg).is_some_and(|ms| since(conn.last_seen_ms) >= ms) {
+                    self.counters.keepalive_timeout += 1; // [S-90] [MQTT-3.1.2-22]
+                    let code = ReasonCode::KEEP_ALIVE_TIMEOUT;
+                    return self.close(ci, Some(code), CloseHow::Flush, fx);
+                }
+                let lifetime_ms = u64::from(cfg.max_connection_lifetime_s) * 1000;
+                if lifetime_ms != 0 && since(conn.opened_ms) >= lifetime_ms {
+                    let code = ReasonCode::MAXIMUM_CONNECT_TIME; // Q15
+                    return self.close(ci, Some(code), CloseHow::Flush, fx);
+                }
+                if self.slow_grace_ms(conn).is_some_and(|ms| since(conn.congested_ms) >= ms) {
+                    self.counters.slow_consumers_closed += 1; // L08
+                    let code = ReasonCode::QUOTA_EXCEEDED;
+                    return self.close(ci, Some(code), CloseHow::Abort, fx);
+                }
+                let retry_s = cfg.retry_interval_s;
+                if retry_s != 0 && conn.version != Version::V5 {
+                    self.retry(ci, retry_s * 1000, fx); // D7
+                }
+                self.arm_conn(ci);
+            }
+        }
+    }
+}
+
+/// A connection is dead this long after its last packet. [S-90]
+fn keep_alive_ms(conn: &Conn, cfg: &MqttConfig) -> Option<u64> {
+    let ms = u64::from(conn.keep_alive_s) * 10 * u64::from(cfg.keep_alive_percent);
+    (ms != 0).then_some(ms)
+}

@@ -1,0 +1,387 @@
+//! What every part of the engine needs: connections, sessions, clock, counters, and writing.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use hashbrown::HashTable;
+use ringmain_mqtt::{Disconnect, ReasonCode, UserProps, Version, encode};
+
+use super::config::{EngineConfig, MqttConfig};
+use super::conn::{ConnTable, State, flag};
+use super::counters::Counters;
+use super::effects::{CloseHow, Effects, Op};
+use super::hash::{hash64, scale};
+use super::ids::{ConnId, Now, ShardId};
+use super::mail::{MemberRef, Ticket};
+use super::message::Message;
+use super::node::NodeShared;
+use super::session::Session;
+use super::slab::{NONE, Slab};
+use super::wheel::Wheel;
+use crate::boundary::Pressure;
+
+/// Work that came up in the middle of something else and is done before the input ends.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// Publish a will.
+    Will(Arc<Message>),
+    /// End a session that expires with its connection.
+    EndSession { session: u32, generation: u32 },
+    /// A connection of the session ended or began: tell its groups.
+    MemberStatus { session: u32, generation: u32 },
+    /// `$SYS/…/clients/<id>/disconnected`.
+    Disconnected { client_id: CompactString, reason: ReasonCode },
+    /// `$SYS/…/clients/<id>/connected`.
+    Connected { conn: u32, generation: u32, clean_start: bool, session_present: bool },
+    /// A session has room for another page of its retained replay.
+    Replay { session: u32 },
+}
+
+/// A membership of a session in a shared group or an exclusive filter.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) session: u32,
+    pub(crate) name: Arc<str>,
+    pub(crate) name_hash: u64,
+    pub(crate) home: ShardId,
+    pub(crate) opts: super::subs::SubOpts,
+    pub(crate) sub_id: u32,
+    /// An exclusive filter: its messages come by the shard's own index.
+    pub(crate) exclusive: bool,
+}
+
+/// What timers are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimerKind {
+    Conn,
+    Session,
+    SysInterval,
+    Heartbeat,
+    Retained,
+    Admission,
+}
+
+/// A timer's key: its kind and the index that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimerKey {
+    pub(crate) kind: TimerKind,
+    pub(crate) index: u32,
+}
+
+/// `Lives on: each shard.`
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) id: ShardId,
+    pub(crate) cfg: Arc<EngineConfig>,
+    pub(crate) node: Arc<NodeShared>,
+    pub(crate) conns: ConnTable,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) registry: HashTable<u32>,
+    pub(crate) memberships: Slab<Membership>,
+    pub(crate) wheel: Wheel<TimerKey>,
+    pub(crate) counters: Counters,
+    pub(crate) after: Vec<After>,
+    /// Unacknowledged messages that members finished in this turn.
+    pub(crate) done: Vec<(u32, u32)>,
+    /// Sessions whose sending stopped because the turn had done enough.
+    pub(crate) pump_later: Vec<u32>,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) unix_ms: u64,
+    pub(crate) pressure: Pressure,
+    /// Bytes written on all connections and not yet taken by sockets.
+    pub(crate) out_total: u64,
+    /// Grows with each publish that is matched: see [`Session::mark`].
+    pub(crate) publish_mark: u32,
+    pub(crate) queued: u64,
+    pub(crate) inflight: u64,
+    pub(crate) draining: bool,
+}
+
+/// Above this many bytes written and not taken on all connections of a shard, each connection may
+/// only have [`OUT_TIGHT_MAX`]: one slow group must not fill the memory.
+const OUT_TOTAL_MAX: u64 = 256 << 20;
+const OUT_TIGHT_MAX: u32 = 16 << 10;
+
+/// A turn that has written this much goes on in the next one: the scratch stays small and other
+/// connections get their turn.
+pub(crate) const TURN_ARENA_MAX: usize = 4 << 20;
+/// See [`TURN_ARENA_MAX`].
+pub(crate) const TURN_OPS_MAX: usize = 1 << 16;
+
+impl Core {
+    pub(crate) fn set_clock(&mut self, now: Now) {
+        self.now_ms = now.mono_ms();
+        self.unix_ms = now.unix_ms;
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.node.shards
+    }
+
+    pub(crate) fn client_hash(&self, client_id: &str) -> u64 {
+        // 0 means "the broker itself" in messages.
+        hash64(self.node.hash_seed, client_id.as_bytes()).max(1)
+    }
+
+    /// The home shard of anything with a name.
+    pub(crate) fn home_of(&self, hash: u64) -> ShardId {
+        ShardId(scale(hash, self.shards()) as u16)
+    }
+
+    pub(crate) fn mqtt(&self, listener: u16) -> &MqttConfig {
+        self.cfg.mqtt_of(listener)
+    }
+
+    pub(crate) fn find_session(&self, client_id: &str, hash: u64) -> Option<u32> {
+        self.registry.find(hash, |ix| self.sessions[*ix].client_id == client_id).copied()
+    }
+
+    pub(crate) fn member_ref(&self, member: u32) -> MemberRef {
+        MemberRef { shard: self.id, index: member, generation: self.memberships.generation(member) }
+    }
+
+    pub(crate) fn turn_is_full(fx: &Effects) -> bool {
+        fx.arena.len() >= TURN_ARENA_MAX || fx.ops.len() >= TURN_OPS_MAX
+    }
+
+    /// Bytes that a connection may have outstanding before QoS 0 is dropped.
+    pub(crate) fn out_max(&self) -> u32 {
+        let max = self.cfg.limits.out_buffer_bytes;
+        if self.out_total > OUT_TOTAL_MAX { max.min(OUT_TIGHT_MAX) } else { max }
+    }
+
+    // ---- writing --------------------------------------------------------------------------------
+
+    /// Writes one packet. `encode` appends it, or nothing and says false when the client's Maximum
+    /// Packet Size does not admit it.
+    pub(crate) fn write(
+        &mut self,
+        ci: u32,
+        fx: &mut Effects,
+        encode: impl FnOnce(&mut Vec<u8>, Version, u32) -> bool,
+    ) -> bool {
+        let Some(conn) = self.conns.get(ci) else { return false };
+        if conn.state == State::Closing {
+            return false;
+        }
+        let at = fx.arena.len();
+        if !encode(&mut fx.arena, conn.version, conn.max_packet) {
+            fx.arena.truncate(at);
+            return false;
+        }
+        self.counters.packets_sent += 1;
+        self.push_write(ci, at, fx.arena.len() - at, fx);
+        true
+    }
+
+    /// Writes a range of the arena.
+    pub(crate) fn push_write(&mut self, ci: u32, at: usize, len: usize, fx: &mut Effects) {
+        self.account_out(ci, len);
+        let id = self.conns.id(ci);
+        if let Some(Op::Write { conn, at: last_at, len: last_len }) = fx.ops.last_mut()
+            && *conn == id
+            && (*last_at + *last_len) as usize == at
+        {
+            *last_len += len as u32;
+            return;
+        }
+        fx.ops.push(Op::Write { conn: id, at: at as u32, len: len as u32 });
+    }
+
+    /// Writes a large payload without copying it.
+    pub(crate) fn push_shared(&mut self, ci: u32, bytes: bytes::Bytes, fx: &mut Effects) {
+        self.account_out(ci, bytes.len());
+        let ix = match fx.shared.last() {
+            Some(last) if last.as_ptr() == bytes.as_ptr() && last.len() == bytes.len() => {
+                fx.shared.len() - 1
+            }
+            _ => {
+                fx.shared.push(bytes);
+                fx.shared.len() - 1
+            }
+        };
+        fx.ops.push(Op::WriteShared { conn: self.conns.id(ci), ix: ix as u32 });
+    }
+
+    fn account_out(&mut self, ci: u32, len: usize) {
+        self.out_total += len as u64;
+        if let Some(conn) = self.conns.get_mut(ci) {
+            conn.out_pending = conn.out_pending.saturating_add(len as u32);
+        }
+    }
+
+    /// Writes an acknowledgement with a reason; 3.1.1 gets none.
+    pub(crate) fn ack(
+        &mut self,
+        ci: u32,
+        kind: ringmain_mqtt::PacketType,
+        packet_id: ringmain_mqtt::PacketId,
+        reason: ReasonCode,
+        fx: &mut Effects,
+    ) {
+        use ringmain_mqtt::PacketType as P;
+        *match kind {
+            P::PubAck => &mut self.counters.puback_sent,
+            P::PubRec => &mut self.counters.pubrec_sent,
+            P::PubRel => &mut self.counters.pubrel_sent,
+            _ => &mut self.counters.pubcomp_sent,
+        } += 1;
+        self.write(ci, fx, |out, v, _| {
+            encode::ack(out, v, kind, packet_id, reason, None);
+            true
+        });
+    }
+
+    // ---- reading --------------------------------------------------------------------------------
+
+    /// Stops reading a connection for one more reason.
+    pub(crate) fn pause(&mut self, ci: u32, why: u16, fx: &mut Effects) {
+        let Some(conn) = self.conns.get_mut(ci) else { return };
+        let was = conn.has(flag::PAUSED);
+        conn.flags |= why;
+        if !was && conn.state != State::Closing {
+            fx.ops.push(Op::PauseRead { conn: self.conns.id(ci) });
+        }
+    }
+
+    /// Takes one reason away; reads again when none is left.
+    pub(crate) fn resume(&mut self, ci: u32, why: u16, fx: &mut Effects) {
+        let Some(conn) = self.conns.get_mut(ci) else { return };
+        if !conn.has(why) {
+            return;
+        }
+        conn.flags &= !why;
+        if !conn.has(flag::PAUSED) && conn.state != State::Closing {
+            fx.ops.push(Op::ResumeRead { conn: self.conns.id(ci) });
+        }
+    }
+
+    // ---- closing --------------------------------------------------------------------------------
+
+    /// Closes a connection; a version 5 client is told why, when there is a reason to tell.
+    /// [MQTT-4.13.1-1] Its session, if it has one, is detached: `will` says whether its will counts.
+    pub(crate) fn close(
+        &mut self,
+        ci: u32,
+        reason: Option<ReasonCode>,
+        how: CloseHow,
+        fx: &mut Effects,
+    ) {
+        self.close_with(ci, reason, None, how, fx);
+    }
+
+    /// As [`close`](Self::close), with a Reason String. (C13)
+    pub(crate) fn close_with(
+        &mut self,
+        ci: u32,
+        reason: Option<ReasonCode>,
+        text: Option<&str>,
+        how: CloseHow,
+        fx: &mut Effects,
+    ) {
+        let Some(conn) = self.conns.get(ci) else { return };
+        if conn.state == State::Closing {
+            return;
+        }
+        if let Some(reason) = reason
+            && conn.state == State::Live
+            && conn.version == Version::V5
+        {
+            let text = if conn.has(flag::NO_PROBLEM_INFO) { None } else { text };
+            let packet = Disconnect {
+                reason,
+                session_expiry_s: None, // [MQTT-3.14.2-2]
+                reason_string: text,
+                server_reference: None,
+                user: UserProps::EMPTY,
+            };
+            self.counters.disconnect_sent += 1;
+            self.write(ci, fx, |out, v, max| packet.encode_within(out, v, max));
+        }
+        let session = conn_session(&self.conns, ci);
+        fx.ops.push(Op::Close { conn: self.conns.id(ci), how });
+        if let Some(conn) = self.conns.get_mut(ci) {
+            if conn.state == State::Live {
+                self.counters.client_disconnected += 1;
+            }
+            conn.partial = None;
+            conn.aliases = None;
+        }
+        if session != NONE {
+            self.detach(ci, reason.unwrap_or(ReasonCode::SUCCESS), true);
+        }
+        if let Some(conn) = self.conns.get_mut(ci) {
+            conn.state = State::Closing;
+            if let Some(t) = conn.timer.take() {
+                self.wheel.cancel(t);
+            }
+        }
+    }
+
+    /// The session has no connection any more: will, expiry, groups. Keeps the session.
+    pub(crate) fn detach(&mut self, ci: u32, reason: ReasonCode, will_counts: bool) {
+        let si = conn_session(&self.conns, ci);
+        if si == NONE {
+            return;
+        }
+        if let Some(conn) = self.conns.get_mut(ci) {
+            conn.session = NONE;
+        }
+        self.conns.count_live(false);
+        let generation = self.sessions.generation(si);
+        let now_ms = self.now_ms;
+        let s = &mut self.sessions[si];
+        s.conn = NONE;
+        s.offline_at_ms = now_ms;
+        if let Some(out) = &mut s.out {
+            out.rewind();
+        }
+        s.trim();
+        self.after.push(After::Disconnected { client_id: s.client_id.clone(), reason });
+        if !will_counts {
+            s.will = None; // [MQTT-3.14.4-3]
+        }
+        // [S-16] The will goes at the end of its delay or of the session, whichever is first.
+        let delay_s = s.will.as_ref().map(|w| w.delay_s.min(s.expiry_s));
+        if delay_s == Some(0)
+            && let Some(will) = s.will.take()
+        {
+            self.after.push(After::Will(will.msg));
+        }
+        if s.expiry_s == 0 {
+            self.after.push(After::EndSession { session: si, generation });
+            return;
+        }
+        self.arm_session(si);
+        self.after.push(After::MemberStatus { session: si, generation });
+    }
+
+    /// Arms the timer of an offline session: its will or its end, whichever is first.
+    pub(crate) fn arm_session(&mut self, si: u32) {
+        let s = &mut self.sessions[si];
+        if let Some(t) = s.timer.take() {
+            self.wheel.cancel(t);
+        }
+        let at = |seconds: u32| s.offline_at_ms + u64::from(seconds) * 1000;
+        let expiry = (s.expiry_s != u32::MAX).then(|| at(s.expiry_s));
+        let will = s.will.as_ref().map(|w| at(w.delay_s));
+        let Some(deadline) = expiry.into_iter().chain(will).min() else { return };
+        let key = TimerKey { kind: TimerKind::Session, index: si };
+        s.timer = Some(self.wheel.insert(deadline, key));
+    }
+
+    /// Whether an id names a connection that is neither gone nor closing.
+    pub(crate) fn is_open(&mut self, id: ConnId) -> bool {
+        self.conns.checked(id).is_some_and(|c| c.state != State::Closing)
+    }
+}
+
+pub(crate) fn conn_session(conns: &ConnTable, ci: u32) -> u32 {
+    conns.get(ci).map_or(NONE, |c| c.session)
+}
+
+/// A slab of things that wait for answers by [`Ticket`].
+pub(crate) fn ticket<T>(slab: &Slab<T>, index: u32) -> Ticket {
+    Ticket { index, generation: slab.generation(index) }
+}

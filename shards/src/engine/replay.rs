@@ -1,0 +1,379 @@
+//! Retained messages: storing them with the owner of their topic, and replaying them to a new
+//! subscription in bounded pages. [S-40 to S-46, S-83]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use ringmain_mqtt::QoS;
+use ringmain_mqtt::topic::{TopicFilter, TopicName};
+use smallvec::SmallVec;
+
+use super::core::{Core, TimerKey, TimerKind};
+use super::counters::DropReason;
+use super::delivery::Target;
+use super::effects::Effects;
+use super::hash::hash64;
+use super::ids::ShardId;
+use super::mail::{Mail, RetainedAsk, RetainedPage, Ticket};
+use super::message::{Message, Outgoing};
+use super::publish::qos_of;
+use super::retained::{RetainedCursor, RetainedSet};
+use super::session::{Copy, SubIds, flag};
+use super::shard::Shard;
+use super::slab::{NONE, Slab};
+use super::subs::{FilterId, SubOpts};
+use super::subscribe::ReplayWish;
+
+/// Messages of a page: as many as fit a default inflight window twice.
+const PAGE_MESSAGES: usize = 64;
+/// Payload bytes of a page, beyond its first message.
+const PAGE_BYTES: usize = 256 << 10;
+/// Live messages that wait for a replay. When more come, they overtake it; a stored copy that is
+/// older than one of them is then left out.
+const HELD_MAX: usize = 1000;
+/// Topics remembered for that.
+const SEEN_MAX: usize = 100_000;
+
+/// The replay of retained messages to one subscription. `Lives on: home shard of the session.`
+#[derive(Debug)]
+pub(crate) struct Replay {
+    session: u32,
+    filter: Arc<str>,
+    filter_id: FilterId,
+    opts: SubOpts,
+    sub_id: u32,
+    /// Owners still to be asked; the first is being asked.
+    sources: VecDeque<ShardId>,
+    cursor: RetainedCursor,
+    /// A page is on its way.
+    asked: bool,
+    /// Live messages that wait, so that none precedes an older retained one of its topic.
+    held: VecDeque<Copy>,
+    /// Topics whose newer retained message was delivered live already.
+    seen: HashSet<u64>,
+}
+
+/// All replays of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Replays {
+    slab: Slab<Replay>,
+    by_session: HashMap<u32, SmallVec<[u32; 1]>>,
+}
+
+impl Replays {
+    fn ticket(&self, ix: u32) -> Ticket {
+        super::core::ticket(&self.slab, ix)
+    }
+}
+
+impl Shard {
+    // ---- storing -------------------------------------------------------------------------------------
+
+    /// Sends a retained publish to the owner of its topic. Called after the live copies were sent.
+    pub(crate) fn retain(&mut self, out: &mut Outgoing<'_>, fx: &mut Effects) {
+        let owner = self.owner_of(out.topic);
+        if !out.payload.is_empty() {
+            self.core.node.retained_may_come(owner);
+        }
+        let msg = out.own();
+        if owner == self.core.id {
+            self.store_retained(msg);
+        } else {
+            fx.mail_after.push((owner, Mail::Retain(msg)));
+        }
+    }
+
+    /// This shard owns the topic: stores, or clears when there is no payload. [S-43]
+    pub(crate) fn store_retained(&mut self, msg: Arc<Message>) {
+        let me = self.core.id;
+        if msg.payload().is_empty() {
+            if self.retained.clear(msg.topic()).is_some() {
+                self.core.node.retained_gone(me, 1);
+            }
+            return;
+        }
+        let cfg = &self.core.cfg.retained;
+        let new = self.retained.get(msg.topic(), self.core.now_ms).is_none();
+        if new && cfg.max_messages != 0 && self.core.node.retained_total() > cfg.max_messages {
+            self.core.node.retained_gone(me, 1); // P09: forwarded, not stored
+            return;
+        }
+        let msg = if cfg.default_expiry_s != 0 && msg.expiry_s == u32::MAX {
+            Arc::new(Message { expiry_s: cfg.default_expiry_s, ..Message::clone(&msg) })
+        } else {
+            msg
+        };
+        let expires = msg.expiry_s != u32::MAX;
+        match self.retained.set(msg) {
+            Ok(RetainedSet::New) => self.core.counters.messages_retained += 1,
+            Ok(RetainedSet::Replaced(_)) => {
+                self.core.counters.messages_retained += 1;
+                self.core.node.retained_gone(me, 1);
+            }
+            Err(_) => self.core.node.retained_gone(me, 1),
+        }
+        if expires {
+            self.arm_retained();
+        }
+    }
+
+    fn arm_retained(&mut self) {
+        if self.sys.retained_timer {
+            return;
+        }
+        if let Some(at) = self.retained.next_expiry_ms() {
+            self.sys.retained_timer = true;
+            let key = TimerKey { kind: TimerKind::Retained, index: 0 };
+            self.core.wheel.insert(at.max(self.core.now_ms + 1), key);
+        }
+    }
+
+    pub(crate) fn on_retained_timer(&mut self) {
+        const EXPIRE_MAX: usize = 1000;
+        self.sys.retained_timer = false;
+        let n = self.retained.expire(self.core.now_ms, EXPIRE_MAX) as u64;
+        self.core.node.retained_gone(self.core.id, n);
+        self.core.counters.messages_dropped_expired += n;
+        self.core.counters.messages_dropped += n;
+        self.arm_retained();
+    }
+
+    /// One page for another shard.
+    pub(crate) fn on_retained_ask(&mut self, from: ShardId, ask: RetainedAsk, fx: &mut Effects) {
+        let mut cursor = ask.cursor;
+        let mut messages = Vec::new();
+        let done = self.page(&ask.filter, &mut cursor, &mut messages);
+        let next = (!done).then_some(cursor);
+        let page = RetainedPage { replay: ask.replay, messages, next };
+        fx.send(from, Mail::RetainedPage(Box::new(page)));
+    }
+
+    fn page(&self, filter: &str, cursor: &mut RetainedCursor, out: &mut Vec<Arc<Message>>) -> bool {
+        let now_ms = self.core.now_ms;
+        if is_wildcard(filter) {
+            return self.retained.page(filter, cursor, PAGE_MESSAGES, PAGE_BYTES, now_ms, out);
+        }
+        out.extend(self.retained.get(filter, now_ms).cloned());
+        true
+    }
+
+    // ---- replaying -----------------------------------------------------------------------------------
+
+    /// Starts sending what is retained for a new subscription.
+    pub(crate) fn start_replay(&mut self, si: u32, wish: ReplayWish, fx: &mut Effects) {
+        let possible = |s: &ShardId| self.core.node.retained_possible(*s);
+        let sources: VecDeque<ShardId> = if is_wildcard(&wish.filter) {
+            (0..self.core.shards()).map(|i| ShardId(i as u16)).filter(possible).collect()
+        } else {
+            let owner = self.owner_of(&wish.filter);
+            Some(owner).filter(possible).into_iter().collect()
+        };
+        if sources.is_empty() {
+            return;
+        }
+        self.release_replays_of(si, wish.id, fx); // a newer SUBSCRIBE of the same filter starts over
+        let ix = self.replays.slab.insert(Replay {
+            session: si,
+            filter: wish.filter,
+            filter_id: wish.id,
+            opts: wish.opts,
+            sub_id: wish.sub_id,
+            sources,
+            cursor: RetainedCursor::default(),
+            asked: false,
+            held: VecDeque::new(),
+            seen: HashSet::new(),
+        });
+        self.replays.by_session.entry(si).or_default().push(ix);
+        self.core.sessions[si].flags |= flag::REPLAYING;
+        self.advance_replay(ix, fx);
+    }
+
+    /// The session has room: goes on with its replays.
+    pub(crate) fn continue_replays(&mut self, si: u32, fx: &mut Effects) {
+        let Some(list) = self.replays.by_session.get(&si) else { return };
+        for ix in list.clone() {
+            if self.replays.slab.get(ix).is_some_and(|r| r.session == si) {
+                self.advance_replay(ix, fx);
+            }
+        }
+    }
+
+    /// Asks for pages, reading those of this shard directly, until the session has enough to do.
+    fn advance_replay(&mut self, ix: u32, fx: &mut Effects) {
+        loop {
+            let Some(r) = self.replays.slab.get(ix) else { return };
+            if r.asked {
+                return;
+            }
+            let Some(source) = r.sources.front().copied() else {
+                self.release_replay(ix, fx);
+                return;
+            };
+            let s = &self.core.sessions[r.session];
+            if s.out.as_ref().is_some_and(|o| o.queue.len() >= PAGE_MESSAGES) {
+                return; // `pump` comes back when it has drained
+            }
+            let (filter, cursor) = (Arc::clone(&r.filter), r.cursor.clone());
+            if source != self.core.id {
+                let replay = self.replays.ticket(ix);
+                self.replays.slab[ix].asked = true;
+                let ask = Box::new(RetainedAsk { filter, replay, cursor });
+                fx.mail_after.push((source, Mail::RetainedAsk(ask)));
+                return;
+            }
+            let mut cursor = cursor;
+            let mut messages = Vec::new();
+            let done = self.page(&filter, &mut cursor, &mut messages);
+            self.take_page(ix, messages, (!done).then_some(cursor), fx);
+        }
+    }
+
+    pub(crate) fn on_retained_page(
+        &mut self,
+        _from: ShardId,
+        page: RetainedPage,
+        fx: &mut Effects,
+    ) {
+        let Ticket { index, generation } = page.replay;
+        let Some(r) = self.replays.slab.get_checked(index, generation) else { return };
+        r.asked = false;
+        self.take_page(index, page.messages, page.next, fx);
+        self.advance_replay(index, fx);
+    }
+
+    fn take_page(
+        &mut self,
+        ix: u32,
+        messages: Vec<Arc<Message>>,
+        next: Option<RetainedCursor>,
+        fx: &mut Effects,
+    ) {
+        let r = &mut self.replays.slab[ix];
+        match next {
+            Some(cursor) => r.cursor = cursor,
+            None => {
+                r.cursor = RetainedCursor::default();
+                r.sources.pop_front();
+            }
+        }
+        let si = r.session;
+        for msg in messages {
+            let r = &self.replays.slab[ix];
+            // A newer one of the topic is held or was delivered live. [S-83]
+            let newer = r.held.iter().any(|c| c.msg.retain && c.msg.topic() == msg.topic())
+                || (!r.seen.is_empty() && r.seen.contains(&topic_hash(msg.topic())));
+            let s = &self.core.sessions[si];
+            let own = r.opts.no_local() && s.client_hash == msg.publisher; // [S-49]
+            if newer || own {
+                continue;
+            }
+            let cfg = self.core.cfg.mqtt_of(s.listener);
+            let granted = qos_of(r.opts.qos_level());
+            let qos = if cfg.upgrade_qos { granted } else { granted.min(msg.qos) }; // [S-42]
+            let sub_ids = if r.sub_id == 0 { SubIds::None } else { SubIds::One(r.sub_id) };
+            let copy = Copy {
+                msg,
+                sub_ids, // [S-48]
+                member: NONE,
+                qos,
+                retain: true, // [S-41] [MQTT-3.3.1-8]
+                replay: true,
+            };
+            self.core.counters.delivery_matched += 1;
+            self.core.offer(si, copy);
+        }
+        self.core.pump(si, fx);
+    }
+
+    /// Whether a live message has to wait for a replay of the session; takes it then.
+    pub(crate) fn hold(
+        replays: &mut Replays,
+        core: &mut Core,
+        t: Target,
+        sub_ids: &[u32],
+        out: &mut Outgoing<'_>,
+    ) -> bool {
+        let Some(list) = replays.by_session.get(&t.session) else { return false };
+        let Ok(topic) = TopicName::parse(out.topic, 0) else { return false };
+        for ix in list {
+            let Some(r) = replays.slab.get_mut(*ix) else { continue };
+            if !TopicFilter::parse(&r.filter, 0).is_ok_and(|f| f.matches(&topic)) {
+                continue;
+            }
+            if r.held.len() >= HELD_MAX {
+                if out.retain && r.seen.len() < SEEN_MAX {
+                    r.seen.insert(topic_hash(out.topic));
+                }
+                return false;
+            }
+            let cfg = core.cfg.mqtt_of(core.sessions[t.session].listener);
+            let qos = if cfg.upgrade_qos { t.qos } else { t.qos.min(out.qos) };
+            core.counters.delivery_matched += 1;
+            core.queued += 1;
+            r.held.push_back(Copy {
+                msg: out.own(),
+                sub_ids: SubIds::from_slice(sub_ids),
+                member: NONE,
+                qos,
+                retain: t.retain,
+                replay: false,
+            });
+            return true;
+        }
+        false
+    }
+
+    /// The replay is over: what waited for it goes out.
+    fn release_replay(&mut self, ix: u32, fx: &mut Effects) {
+        let Some(r) = self.replays.slab.remove(ix) else { return };
+        let si = r.session;
+        if let Some(list) = self.replays.by_session.get_mut(&si) {
+            list.retain(|i| *i != ix);
+            if list.is_empty() {
+                self.replays.by_session.remove(&si);
+                self.core.sessions[si].flags &= !flag::REPLAYING;
+            }
+        }
+        let online = self.core.session_online(si);
+        let store = self.core.mqtt(self.core.sessions[si].listener).mqueue_store_qos0;
+        self.core.queued -= r.held.len() as u64;
+        for copy in r.held {
+            if copy.qos == QoS::AtMostOnce && !online && !store {
+                self.core.counters.drop_copy(DropReason::Qos0, 1);
+            } else {
+                self.core.offer(si, copy);
+            }
+        }
+        self.core.pump(si, fx);
+    }
+
+    /// Ends the replays of one subscription.
+    pub(crate) fn release_replays_of(&mut self, si: u32, id: FilterId, fx: &mut Effects) {
+        let Some(list) = self.replays.by_session.get(&si) else { return };
+        let gone: SmallVec<[u32; 1]> =
+            list.iter().copied().filter(|ix| self.replays.slab[*ix].filter_id == id).collect();
+        for ix in gone {
+            self.release_replay(ix, fx);
+        }
+    }
+
+    /// The session ends: its replays and what they hold go.
+    pub(crate) fn drop_replays(&mut self, si: u32) {
+        for ix in self.replays.by_session.remove(&si).unwrap_or_default() {
+            let Some(r) = self.replays.slab.remove(ix) else { continue };
+            let held = r.held.len() as u64;
+            self.core.queued -= held;
+            self.core.counters.drop_copy(DropReason::SessionEnded, held);
+        }
+    }
+}
+
+fn is_wildcard(filter: &str) -> bool {
+    memchr::memchr2(b'+', b'#', filter.as_bytes()).is_some()
+}
+
+fn topic_hash(topic: &str) -> u64 {
+    hash64(0, topic.as_bytes())
+}

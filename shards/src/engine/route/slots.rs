@@ -1,0 +1,242 @@
+//! Buckets of four slots, changed by compare-and-swap only.
+//!
+//! ```text
+//!  key word    [ fingerprint 44 | level 4 | reclaimer 9 | displaced 7 ]
+//!  bucket      [ key 0 | key 1 | key 2 | key 3 | shards 0 | shards 1 | shards 2 | shards 3 ]
+//! ```
+//!
+//! A slot says that the shards in its set have a route with its key. Rules that make it correct:
+//!
+//! - Only shard s sets or clears bit s, anywhere, and does one thing at a time.
+//! - A slot with an empty set may be given to another key: its reclaimer first writes its own id
+//!   into the key, then finds the set still empty, then swaps the key. Whoever sets a bit looks at
+//!   the key *afterwards*: if a reclaimer is named there, it takes the name out (which makes the
+//!   reclaimer's swap fail); if the key is another, it takes its bit back and starts again.
+//! - Both look with a read-modify-write, which reads the newest value: one of the two sees the other.
+//! - Two slots may have the same key; readers unite all they see. A slot in use twice is only waste.
+//! - `displaced`, kept in key 0, counts the bits that found this bucket full and went on along their
+//!   path: readers go on while it is not zero. It is raised before such a bit is set and lowered
+//!   after it was cleared; at its limit it stays there for good.
+
+use super::sync::{
+    AtomicI64, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use crate::engine::ids::ShardSet;
+
+pub(super) const SLOTS: usize = 4;
+/// Bits of a fingerprint.
+pub(super) const FP_BITS: u32 = 44;
+/// Highest level that a key can name.
+pub(super) const LEVEL_MAX: u32 = 15;
+
+const DISPLACED_MAX: u64 = 127;
+const RECLAIMER: u64 = 0x1ff << 7;
+const FP_LEVEL_SHIFT: u32 = 16;
+
+/// A cache line.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(super) struct Line(pub(super) [AtomicU64; 8]);
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+/// Lines of a bucket whose sets of shards have `words` words.
+pub(super) fn lines_per_bucket(words: usize) -> usize {
+    (SLOTS + SLOTS * words).div_ceil(8)
+}
+
+/// Fingerprint and level as compared: never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key(u64);
+
+impl Key {
+    /// `fp` is not 0 and has [`FP_BITS`] bits.
+    #[inline]
+    pub(super) fn new(fp: u64, level: u32) -> Self {
+        Self(fp << 4 | u64::from(level))
+    }
+
+    #[inline]
+    fn of(word: u64) -> Self {
+        Self(word >> FP_LEVEL_SHIFT)
+    }
+
+    #[inline]
+    pub(super) fn fp(self) -> u64 {
+        self.0 >> 4
+    }
+
+    #[inline]
+    pub(super) fn level(self) -> u32 {
+        (self.0 & 15) as u32
+    }
+}
+
+/// A shard's bit in a set of `words` words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bit {
+    word: usize,
+    bit: u64,
+    reclaimer: u64,
+}
+
+impl Bit {
+    pub(super) fn new(shard: usize) -> Self {
+        Self { word: shard / 64, bit: 1 << (shard % 64), reclaimer: (shard as u64 + 1) << 7 }
+    }
+}
+
+/// A view of one bucket.
+#[derive(Clone, Copy)]
+pub(super) struct Bucket<'a> {
+    pub(super) lines: &'a [Line],
+    pub(super) words: usize,
+}
+
+impl Bucket<'_> {
+    #[inline]
+    fn key(&self, slot: usize) -> &AtomicU64 {
+        &self.lines[0].0[slot]
+    }
+
+    #[inline]
+    fn set(&self, slot: usize, word: usize) -> &AtomicU64 {
+        let at = SLOTS + slot * self.words + word;
+        &self.lines[at / 8].0[at % 8]
+    }
+
+    /// Whether bits went past this bucket along their paths.
+    #[inline]
+    pub(super) fn is_passed(&self) -> bool {
+        self.key(0).load(Acquire) & DISPLACED_MAX != 0
+    }
+
+    /// Loads the line, so that several misses overlap.
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        self.key(0).load(Acquire)
+    }
+
+    /// Adds the shards that have a route with fingerprint `fp` (of any level); whether to go on
+    /// along the path.
+    #[inline]
+    pub(super) fn collect(&self, fp: u64, out: &mut ShardSet) -> bool {
+        let displaced = self.key(0).load(Acquire) & DISPLACED_MAX != 0;
+        for slot in 0..SLOTS {
+            if Key::of(self.key(slot).load(Acquire)).fp() == fp {
+                for word in 0..self.words {
+                    out.insert_word(word, self.set(slot, word).load(Acquire));
+                }
+            }
+        }
+        displaced
+    }
+
+    /// The key of a slot, `None` if it was never used.
+    #[inline]
+    pub(super) fn key_at(&self, slot: usize) -> Option<Key> {
+        let key = Key::of(self.key(slot).load(Acquire));
+        (key.0 != 0).then_some(key)
+    }
+
+    /// Whether any shard is in the slot's set.
+    #[inline]
+    pub(super) fn in_use(&self, slot: usize) -> bool {
+        (0..self.words).any(|w| self.set(slot, w).load(Acquire) != 0)
+    }
+
+    /// Whether the shard is in the slot's set.
+    #[inline]
+    pub(super) fn has(&self, slot: usize, bit: Bit) -> bool {
+        self.set(slot, bit.word).load(Acquire) & bit.bit != 0
+    }
+
+    /// Adds the shard under `key`; false if the bucket has no room.
+    pub(super) fn insert(&self, key: Key, bit: Bit, live: &AtomicI64) -> bool {
+        (0..SLOTS).any(|slot| {
+            Key::of(self.key(slot).load(Acquire)) == key && self.set_bit(slot, key, bit, live)
+        }) || (0..SLOTS)
+            .any(|slot| self.claim(slot, key, bit) && self.set_bit(slot, key, bit, live))
+    }
+
+    /// Takes the shard out of the slot with `key`; false if it is in none.
+    pub(super) fn remove(&self, key: Key, bit: Bit, live: &AtomicI64) -> bool {
+        let found =
+            (0..SLOTS).find(|s| Key::of(self.key(*s).load(Acquire)) == key && self.has(*s, bit));
+        if let Some(slot) = found {
+            self.clear_bit(slot, bit, live);
+        }
+        found.is_some()
+    }
+
+    /// Counts one more, or one fewer, bit that went on along its path.
+    pub(super) fn displace(&self, more: bool) {
+        let _ = self.key(0).fetch_update(AcqRel, Acquire, |k| match (k & DISPLACED_MAX, more) {
+            (DISPLACED_MAX, _) => None,
+            (_, true) => Some(k + 1),
+            (n, false) => {
+                debug_assert!(n > 0, "more bits came back than went");
+                (n > 0).then(|| k - 1)
+            }
+        });
+    }
+
+    /// `live` counts the slots in use.
+    pub(super) fn clear_bit(&self, slot: usize, bit: Bit, live: &AtomicI64) {
+        if self.set(slot, bit.word).fetch_and(!bit.bit, AcqRel) == bit.bit {
+            live.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// False if the slot was given to another key meanwhile.
+    fn set_bit(&self, slot: usize, key: Key, bit: Bit, live: &AtomicI64) -> bool {
+        if self.set(slot, bit.word).fetch_or(bit.bit, AcqRel) == 0 {
+            live.fetch_add(1, Relaxed);
+        }
+        loop {
+            let word = self.key(slot).fetch_or(0, AcqRel);
+            if Key::of(word) != key {
+                // Whoever came to see this bit saw a false positive, which is allowed.
+                self.clear_bit(slot, bit, live);
+                return false;
+            }
+            if word & RECLAIMER == 0 {
+                return true;
+            }
+            if self.key(slot).compare_exchange(word, word & !RECLAIMER, AcqRel, Acquire).is_ok() {
+                return true;
+            }
+        }
+    }
+
+    /// Gives a slot that was never used, or whose set is empty, to `key`.
+    fn claim(&self, slot: usize, key: Key, bit: Bit) -> bool {
+        let place = |w: u64| key.0 << FP_LEVEL_SHIFT | w & DISPLACED_MAX;
+        let mut word = self.key(slot).load(Acquire);
+        while Key::of(word).0 == 0 {
+            match self.key(slot).compare_exchange(word, place(word), AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        if word & RECLAIMER != 0 || self.in_use(slot) {
+            return false;
+        }
+        let mine = word | bit.reclaimer;
+        if self.key(slot).compare_exchange(word, mine, AcqRel, Acquire).is_err() {
+            return false;
+        }
+        let empty = (0..self.words).all(|w| self.set(slot, w).fetch_or(0, AcqRel) == 0);
+        // `displaced` may change under way; nobody else writes this reclaimer's id.
+        let swap = |w: u64| {
+            (w & !DISPLACED_MAX == mine & !DISPLACED_MAX)
+                .then(|| if empty { place(w) } else { w & !RECLAIMER })
+        };
+        self.key(slot).fetch_update(AcqRel, Acquire, swap).is_ok() && empty
+    }
+}

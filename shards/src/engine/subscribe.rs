@@ -1,0 +1,503 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::sync::Arc;
+
+use ringmain_mqtt::subscription::{Kind, Parsed, parse_subscription};
+use ringmain_mqtt::{
+    PacketId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, encode,
+};
+
+use super::core::{Core, Membership};
+use super::effects::{CloseHow, Effects};
+use super::hash::hash64;
+use super::ids::ConnId;
+use super::mail::{GroupMail, Ticket};
+use super::session::SubRef;
+use super::shard::Shard;
+use super::slab::NONE;
+use super::subs::{FilterId, SubOpts};
+
+/// A SUBSCRIBE or UNSUBSCRIBE whose answer waits for the homes of its groups. [S-55]
+#[derive(Debug)]
+pub(crate) struct PendingSub {
+    conn: ConnId,
+    packet_id: PacketId,
+    session: u32,
+    session_generation: u32,
+    codes: Vec<u8>,
+    /// Answers that have not come.
+    open: u32,
+    /// Memberships that wait, with their place in `codes`.
+    members: Vec<(u32, usize)>,
+    /// Replays to start after the SUBACK. [S-44]
+    replays: Vec<ReplayWish>,
+    unsubscribe: bool,
+}
+
+/// A subscription that wants the retained messages.
+#[derive(Debug)]
+pub(crate) struct ReplayWish {
+    pub(crate) filter: Arc<str>,
+    pub(crate) id: FilterId,
+    pub(crate) opts: SubOpts,
+    pub(crate) sub_id: u32,
+}
+
+impl Shard {
+    pub(crate) fn on_subscribe(&mut self, id: ConnId, s: &Subscribe<'_>, fx: &mut Effects) {
+        let ci = id.index;
+        self.core.counters.subscribe_received += 1;
+        self.core.counters.client_subscribe += 1;
+        let si = self.session_of(ci);
+        let cfg = Arc::clone(&self.core.cfg);
+        let mqtt = cfg.mqtt_of(self.core.sessions[si].listener);
+        let v5 = self.core.conns.get(ci).is_some_and(|c| c.version == Version::V5);
+        if s.subscription_id.is_some() && !mqtt.subscription_id_available {
+            let code = ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED; // C12
+            return self.core.close(ci, Some(code), CloseHow::Flush, fx);
+        }
+        let ticket = self.pending_subs.insert(PendingSub {
+            conn: id,
+            packet_id: s.packet_id,
+            session: si,
+            session_generation: self.core.sessions.generation(si),
+            codes: Vec::new(),
+            open: 0,
+            members: Vec::new(),
+            replays: Vec::new(),
+            unsubscribe: false,
+        });
+        let waits = self.pending_sub_ticket(ticket);
+        for (text, opts) in s.filters.iter() {
+            let code = match parse_subscription(text, mqtt.max_topic_levels) {
+                Err(_) => Err(ReasonCode::TOPIC_FILTER_INVALID), // [S-52]
+                Ok(parsed) => {
+                    let sub_id = s.subscription_id.unwrap_or(0);
+                    self.subscribe_one(si, text, &parsed, opts, sub_id, waits, v5, fx)
+                }
+            };
+            let code = match code {
+                Ok(qos) => qos,
+                Err(reason) => {
+                    self.core.counters.subscribe_error += 1;
+                    let v31 = self.core.conns.get(ci).is_some_and(|c| c.version == Version::V31);
+                    // W01: 3.1 has no way to refuse; QoS 0 is granted and nothing is delivered.
+                    if v31 { 0 } else { reason.0 }
+                }
+            };
+            self.pending_subs[ticket].codes.push(code);
+        }
+        self.finish_sub(ticket, fx);
+    }
+
+    /// One filter: the granted QoS, or why not.
+    fn subscribe_one(
+        &mut self,
+        si: u32,
+        text: &str,
+        parsed: &Parsed<'_>,
+        opts: SubscribeOptions,
+        sub_id: u32,
+        waits: Ticket,
+        v5: bool,
+        fx: &mut Effects,
+    ) -> Result<u8, ReasonCode> {
+        let cfg = Arc::clone(&self.core.cfg);
+        let mqtt = cfg.mqtt_of(self.core.sessions[si].listener);
+        if parsed.filter.is_wildcard() && !mqtt.wildcard_available {
+            return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED); // C12
+        }
+        if parsed.is_shared() && !mqtt.shared_available {
+            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED); // C12
+        }
+        // The broker grants every QoS even where it accepts less. [MQTT-3.2.2-9]
+        let qos = opts.qos.min(mqtt.max_qos);
+        let packed = SubOpts::new(
+            qos as u8,
+            opts.no_local,
+            opts.retain_as_published,
+            match opts.retain_handling {
+                RetainHandling::Send => 0,
+                RetainHandling::SendIfNew => 1,
+                RetainHandling::DoNotSend => 2,
+            },
+        );
+        let max = mqtt.max_subscriptions as usize;
+        let full = max != 0 && self.core.sessions[si].subs.len() >= max;
+        if parsed.is_shared() {
+            return self.subscribe_group(si, text, packed, sub_id, waits, full, fx);
+        }
+        if matches!(parsed.kind, Kind::Exclusive) {
+            return self.subscribe_exclusive(si, text, packed, sub_id, waits, full, fx);
+        }
+        let filter = parsed.filter.as_str();
+        if full && self.subs.find(filter).is_none_or(|f| self.subs.get(f, si).is_none()) {
+            return Err(ReasonCode::QUOTA_EXCEEDED); // P15
+        }
+        let (id, new) = self.subscribe_plain(si, filter, packed, sub_id)?;
+        let wanted = match opts.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => new, // [S-40] [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,
+        };
+        if wanted || !v5 {
+            let wish = ReplayWish { filter: filter.into(), id, opts: packed, sub_id };
+            self.pending_subs[waits.index].replays.push(wish);
+        }
+        Ok(qos as u8)
+    }
+
+    /// Enters a filter into the index, and its route into the node's table before the SUBACK.
+    pub(crate) fn subscribe_plain(
+        &mut self,
+        si: u32,
+        filter: &str,
+        opts: SubOpts,
+        sub_id: u32,
+    ) -> Result<(FilterId, bool), ReasonCode> {
+        let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
+        if subscribed.first_of_filter && self.routes.insert(filter).is_err() {
+            self.subs.unsubscribe(subscribed.filter, si);
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        let new = subscribed.replaced.is_none();
+        if new {
+            self.core.sessions[si].subs.push(SubRef::filter(subscribed.filter.0));
+        }
+        Ok((subscribed.filter, new))
+    }
+
+    /// Takes a filter out of the index.
+    fn unsubscribe_plain(&mut self, si: u32, id: FilterId) -> bool {
+        let filter: Option<Box<str>> =
+            (self.subs.subscribers(id).len() == 1).then(|| self.subs.filter_str(id).into());
+        let Some(gone) = self.subs.unsubscribe(id, si) else { return false };
+        if gone.last_of_filter
+            && let Some(filter) = filter
+        {
+            self.routes.remove(&filter);
+        }
+        true
+    }
+
+    fn subscribe_group(
+        &mut self,
+        si: u32,
+        name: &str,
+        opts: SubOpts,
+        sub_id: u32,
+        waits: Ticket,
+        full: bool,
+        fx: &mut Effects,
+    ) -> Result<u8, ReasonCode> {
+        let granted = opts.qos_level();
+        if let Some(m) = self.membership(si, name) {
+            // Replaced: options and identifier live here, the group need not know.
+            let m = &mut self.core.memberships[m];
+            m.opts = opts;
+            m.sub_id = sub_id;
+            return Ok(granted);
+        }
+        if full {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        self.join(si, name, opts, sub_id, false, waits, fx);
+        Ok(granted)
+    }
+
+    /// `$exclusive/f`: the home of the name grants it to one session at a time. (H08)
+    fn subscribe_exclusive(
+        &mut self,
+        si: u32,
+        name: &str,
+        opts: SubOpts,
+        sub_id: u32,
+        waits: Ticket,
+        full: bool,
+        fx: &mut Effects,
+    ) -> Result<u8, ReasonCode> {
+        if let Some(m) = self.membership(si, name) {
+            let m = &mut self.core.memberships[m];
+            m.opts = opts;
+            m.sub_id = sub_id;
+            let filter = exclusive_filter(name).to_owned();
+            self.subscribe_exclusive_filter(si, &filter, opts, sub_id)?;
+            return Ok(opts.qos_level());
+        }
+        if full {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        self.join(si, name, opts, sub_id, true, waits, fx);
+        Ok(opts.qos_level())
+    }
+
+    /// The filter of an exclusive subscription, in this shard's index. It is not in the session's
+    /// list: the membership stands for it.
+    fn subscribe_exclusive_filter(
+        &mut self,
+        si: u32,
+        filter: &str,
+        opts: SubOpts,
+        sub_id: u32,
+    ) -> Result<FilterId, ReasonCode> {
+        let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
+        if subscribed.first_of_filter && self.routes.insert(filter).is_err() {
+            self.subs.unsubscribe(subscribed.filter, si);
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        Ok(subscribed.filter)
+    }
+
+    fn join(
+        &mut self,
+        si: u32,
+        name: &str,
+        opts: SubOpts,
+        sub_id: u32,
+        exclusive: bool,
+        waits: Ticket,
+        fx: &mut Effects,
+    ) {
+        let name: Arc<str> = name.into();
+        let name_hash = hash64(self.core.node.hash_seed, name.as_bytes());
+        let home = self.core.home_of(name_hash);
+        let member = self.core.memberships.insert(Membership {
+            session: si,
+            name: Arc::clone(&name),
+            name_hash,
+            home,
+            opts,
+            sub_id,
+            exclusive,
+        });
+        self.core.sessions[si].subs.push(SubRef::member(member));
+        let pending = &mut self.pending_subs[waits.index];
+        pending.open += 1;
+        let place = pending.codes.len();
+        pending.members.push((member, place));
+        let mail = GroupMail::Join {
+            name,
+            member: self.core.member_ref(member),
+            online: true,
+            window: self.member_window(si),
+            client: self.core.sessions[si].client_hash,
+            waits,
+        };
+        self.send_group(home, mail, fx);
+    }
+
+    /// The membership of a session in a group by its name.
+    fn membership(&self, si: u32, name: &str) -> Option<u32> {
+        let mut members = self.core.sessions[si].subs.iter().filter_map(|s| s.as_member());
+        members.find(|m| *self.core.memberships[*m].name == *name)
+    }
+
+    /// The home of a group answered a join.
+    pub(crate) fn on_joined(
+        &mut self,
+        member: u32,
+        waits: Ticket,
+        granted: bool,
+        fx: &mut Effects,
+    ) {
+        let known = self.core.memberships.get(member);
+        let exclusive = known.map(|m| (m.exclusive, m.session, m.opts, m.sub_id, m.name.clone()));
+        let mut refused = None;
+        let mut wish = None;
+        match exclusive {
+            Some((true, si, opts, sub_id, name)) if granted => {
+                let filter = exclusive_filter(&name);
+                match self.subscribe_exclusive_filter(si, filter, opts, sub_id) {
+                    Ok(id) => {
+                        wish = Some(ReplayWish { filter: filter.into(), id, opts, sub_id });
+                    }
+                    Err(reason) => refused = Some(reason),
+                }
+            }
+            Some((_, si, ..)) if !granted => {
+                let gone = SubRef::member(member);
+                self.core.sessions[si].subs.retain(|s| *s != gone);
+                self.core.memberships.remove(member);
+                refused = Some(ReasonCode::QUOTA_EXCEEDED);
+            }
+            _ => {}
+        }
+        let Some(p) = self.pending_subs.get_checked(waits.index, waits.generation) else { return };
+        p.open -= 1;
+        if let Some((_, place)) = p.members.iter().find(|(m, _)| *m == member)
+            && let Some(reason) = refused
+        {
+            p.codes[*place] = reason.0;
+        }
+        p.replays.extend(wish);
+        self.finish_sub(waits.index, fx);
+    }
+
+    /// The home of a group answered a leave.
+    pub(crate) fn on_left(&mut self, waits: Ticket, fx: &mut Effects) {
+        let Some(p) = self.pending_subs.get_checked(waits.index, waits.generation) else { return };
+        p.open -= 1;
+        self.finish_sub(waits.index, fx);
+    }
+
+    /// Writes SUBACK or UNSUBACK when all answers are in, then starts the replays.
+    fn finish_sub(&mut self, ticket: u32, fx: &mut Effects) {
+        if self.pending_subs[ticket].open > 0 {
+            return;
+        }
+        let Some(p) = self.pending_subs.remove(ticket) else { return };
+        let same_session =
+            self.core.sessions.get_checked(p.session, p.session_generation).is_some();
+        let same_conn = self.core.is_open(p.conn) && self.session_of(p.conn.index) == p.session;
+        if same_session && same_conn {
+            let (id, codes, unsubscribe) = (p.packet_id, &p.codes, p.unsubscribe);
+            if unsubscribe {
+                self.core.counters.unsuback_sent += 1;
+            } else {
+                self.core.counters.suback_sent += 1;
+            }
+            let fits = self.core.write(p.conn.index, fx, |out, v, max| {
+                let at = out.len();
+                if unsubscribe {
+                    encode::unsuback(out, v, id, codes);
+                } else {
+                    encode::suback(out, v, id, codes);
+                }
+                out.len() - at <= max as usize
+            });
+            if !fits {
+                // It can't be shortened, and the client would wait for it for ever.
+                let code = ReasonCode::PACKET_TOO_LARGE;
+                self.core.close(p.conn.index, Some(code), CloseHow::Flush, fx);
+                return;
+            }
+        }
+        if same_session {
+            for wish in p.replays {
+                self.start_replay(p.session, wish, fx);
+            }
+        }
+    }
+
+    pub(crate) fn on_unsubscribe(&mut self, id: ConnId, u: &Unsubscribe<'_>, fx: &mut Effects) {
+        self.core.counters.unsubscribe_received += 1;
+        self.core.counters.client_unsubscribe += 1;
+        let si = self.session_of(id.index);
+        let levels = self.core.mqtt(self.core.sessions[si].listener).max_topic_levels;
+        let ticket = self.pending_subs.insert(PendingSub {
+            conn: id,
+            packet_id: u.packet_id,
+            session: si,
+            session_generation: self.core.sessions.generation(si),
+            codes: Vec::new(),
+            open: 0,
+            members: Vec::new(),
+            replays: Vec::new(),
+            unsubscribe: true,
+        });
+        let waits = self.pending_sub_ticket(ticket);
+        for text in u.filters.iter() {
+            let code = match parse_subscription(text, levels) {
+                Err(_) => {
+                    self.core.counters.unsubscribe_error += 1;
+                    ReasonCode::TOPIC_FILTER_INVALID
+                }
+                Ok(parsed) => self.unsubscribe_one(si, text, &parsed, waits, fx),
+            };
+            self.pending_subs[ticket].codes.push(code.0);
+        }
+        self.finish_sub(ticket, fx);
+    }
+
+    fn unsubscribe_one(
+        &mut self,
+        si: u32,
+        text: &str,
+        parsed: &Parsed<'_>,
+        waits: Ticket,
+        fx: &mut Effects,
+    ) -> ReasonCode {
+        if matches!(parsed.kind, Kind::Plain) {
+            // [MQTT-3.10.4-1] compared as strings.
+            let found = self.subs.find(text).filter(|id| self.subs.get(*id, si).is_some());
+            let Some(id) = found else { return ReasonCode::NO_SUBSCRIPTION_EXISTED };
+            let gone = SubRef::filter(id.0);
+            let subs = &mut self.core.sessions[si].subs;
+            let Some(at) = subs.iter().position(|s| *s == gone) else {
+                return ReasonCode::NO_SUBSCRIPTION_EXISTED; // an exclusive one, with its prefix
+            };
+            subs.swap_remove(at);
+            self.release_replays_of(si, id, fx);
+            self.unsubscribe_plain(si, id);
+            return ReasonCode::SUCCESS;
+        }
+        let Some(member) = self.membership(si, text) else {
+            return ReasonCode::NO_SUBSCRIPTION_EXISTED;
+        };
+        let gone = SubRef::member(member);
+        self.core.sessions[si].subs.retain(|s| *s != gone);
+        self.pending_subs[waits.index].open += 1;
+        self.leave(member, Some(waits), false, fx);
+        ReasonCode::SUCCESS
+    }
+
+    /// A session leaves a group or an exclusive filter. What it has not sent goes back to the group;
+    /// when the session ends, so does what is sent at QoS 1 and not acknowledged. [S-63, S-64]
+    pub(crate) fn leave(
+        &mut self,
+        member: u32,
+        waits: Option<Ticket>,
+        session_ends: bool,
+        fx: &mut Effects,
+    ) {
+        let m = &self.core.memberships[member];
+        let (si, home, name) = (m.session, m.home, Arc::clone(&m.name));
+        if m.exclusive {
+            if let Some(id) = self.subs.find(exclusive_filter(&name)) {
+                // A plain subscription to the same filter shares the entry: it stays.
+                let plain = self.core.sessions[si].subs.contains(&SubRef::filter(id.0));
+                if !plain {
+                    self.release_replays_of(si, id, fx);
+                    self.unsubscribe_plain(si, id);
+                }
+            }
+        } else {
+            for msg in self.take_back(si, member, session_ends) {
+                self.give_back(member, msg, fx);
+            }
+        }
+        let member_ref = self.core.member_ref(member);
+        self.core.memberships.remove(member);
+        self.send_group(home, GroupMail::Leave { name, member: member_ref, waits }, fx);
+    }
+
+    /// The session ends: all its subscriptions go.
+    pub(crate) fn unsubscribe_all(&mut self, si: u32, fx: &mut Effects) {
+        for sub in std::mem::take(&mut self.core.sessions[si].subs) {
+            if let Some(member) = sub.as_member() {
+                self.leave(member, None, true, fx);
+            } else if let Some(id) = sub.as_filter() {
+                self.unsubscribe_plain(si, FilterId(id));
+            }
+        }
+    }
+
+    /// How many unacknowledged messages a session takes.
+    pub(crate) fn member_window(&self, si: u32) -> u16 {
+        let s = &self.core.sessions[si];
+        let max = self.core.mqtt(s.listener).max_inflight;
+        let conn = if s.conn == NONE { None } else { self.core.conns.get(s.conn) };
+        conn.map_or(0, |c| c.receive_max.min(max))
+    }
+}
+
+fn exclusive_filter(name: &str) -> &str {
+    name.strip_prefix("$exclusive/").unwrap_or(name)
+}
+
+impl Core {
+    /// Whether a session's connection is there.
+    pub(crate) fn session_online(&self, si: u32) -> bool {
+        self.sessions.get(si).is_some_and(|s| s.conn != NONE)
+    }
+}
