@@ -1,13 +1,14 @@
 //! One run: a world, its devices and the oracle, from one seed.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use ringmain_shards::boundary::{Control, Pressure};
 use ringmain_shards::engine::config::{EngineConfig, Redispatch, Strategy};
 use ringmain_shards::engine::ids::{Now, ShardId};
 use ringmain_shards::engine::node::NodeShared;
-use ringmain_shards::engine::shard::Shard;
+use ringmain_shards::engine::Shard;
 
 use crate::device::{Act, Device, Numbers};
 use crate::oracle::{Facts, Oracle, Rules, Violation};
@@ -65,6 +66,11 @@ const CALM_MAX_MS: u64 = 120_000;
 /// Virtual time without anything happening, in ms, after which nothing is going to.
 const QUIET_MS: u64 = 8_000;
 
+thread_local! {
+    /// Where and why the engine panicked.
+    static PANIC: Cell<Option<String>> = const { Cell::new(None) };
+}
+
 struct Run {
     world: World<Shard>,
     devices: Vec<Device>,
@@ -85,19 +91,16 @@ pub fn run(options: &Options) -> Outcome {
         options.shards,
         options.steps,
     );
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|info| PANIC.set(Some(info.to_string()))));
+    });
     let mut run = Run::new(options, scenario);
     let result = catch_unwind(AssertUnwindSafe(|| run.whole()));
     let violation = match result {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_else(|| "without a message".to_owned());
-            Some(Violation { rule: "panic", text })
-        }
+        Err(_) => Some(Violation { rule: "panic", text: PANIC.take().unwrap_or_default() }),
     };
     Outcome {
         violation,
@@ -220,7 +223,7 @@ impl Run {
     }
 
     fn faults(&mut self) {
-        let s = &self.scenario;
+        let s = self.scenario.clone();
         let shards = s.world.shards;
         if self.rng.chance(s.stall) {
             let (shard, ms) = (self.rng.below(shards), self.rng.range(1, 50));

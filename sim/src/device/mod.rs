@@ -251,7 +251,7 @@ impl Device {
     fn resume(&mut self, net: NetId, present: bool) -> Vec<Act> {
         self.session.requests.clear();
         if !present {
-            self.session = Session::default();
+            self.session = Session { refuse: self.session.refuse, ..Session::default() };
             return Vec::new();
         }
         let mut acts = Vec::new();
@@ -371,12 +371,15 @@ impl Device {
     }
 
     fn connect(&mut self, s: &Scenario, numbers: &mut Numbers, rng: &mut Rng) -> Act {
-        let version = if self.watcher { 5 } else { 3 + rng.weighted(&s.versions) as u8 };
+        // In the calm sessions are to go on, and CONNACK of 3.1 does not say whether they do.
+        let oldest = if self.calm { 4 } else { 3 };
+        let drawn = 3 + rng.weighted(&s.versions) as u8;
+        let version = if self.watcher { 5 } else { drawn.max(oldest) };
         let v5 = version == 5;
         let mut c = Connect {
             version,
             client_id: self.client_id.clone(),
-            clean: !self.calm && rng.chance(s.clean),
+            clean: version == 3 || !self.calm && rng.chance(s.clean),
             keep_alive_s: 0,
             expiry_s: v5.then_some(3600),
             receive_max: None,

@@ -117,3 +117,26 @@ impl Oracle {
         Ok(())
     }
 }
+
+impl Oracle {
+    /// The node has drained: nobody is connected. [S-20]
+    ///
+    /// # Errors
+    /// When somebody is, or a shard never said that it is done.
+    pub fn at_drained(&self, shards: usize) -> Verdict {
+        let live: Vec<_> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.state == ConnState::Live)
+            .map(|(net, _)| *net)
+            .collect();
+        insist!(live.is_empty(), "drain S-20", "connections {live:?} outlive the drain");
+        insist!(
+            self.drained.len() == shards,
+            "drain S-20",
+            "only shards {:?} said that they are drained",
+            self.drained
+        );
+        Ok(())
+    }
+}

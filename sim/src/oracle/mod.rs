@@ -17,10 +17,9 @@ mod state;
 mod subscribe;
 mod wills;
 
-#[cfg(test)]
-mod tests;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use ringmain_shards::boundary::Event;
 
 use crate::scenario::Scenario;
 use crate::wire::{ToClient, ToServer};
@@ -109,6 +108,8 @@ pub struct Oracle {
     /// Devices that see every will.
     watchers: Vec<usize>,
     draining: bool,
+    /// Shards that said they are done.
+    drained: BTreeSet<u16>,
     /// Memory pressure may drop what is published now.
     pub unreliable: bool,
     /// Copies written for the first time.
@@ -135,6 +136,7 @@ impl Oracle {
             kept_alive: Vec::new(),
             watchers: Vec::new(),
             draining: false,
+            drained: BTreeSet::new(),
             unreliable: false,
             copies_sent: 0,
             rules,
@@ -178,7 +180,12 @@ impl Oracle {
                 self.forget_settled();
                 self.check_keep_alive(*shard, *deadline_ms)
             }
-            Seen::Event(_) => Ok(()),
+            Seen::Event(event) => {
+                if let Event::Drained { shard } = event {
+                    self.drained.insert(shard.0);
+                }
+                Ok(())
+            }
             Seen::Contract(what) => {
                 insist!(false, "driver-contract", "{what}");
                 Ok(())

@@ -98,10 +98,6 @@ impl Mesh {
         }
     }
 
-    pub(crate) fn set_cap(&mut self, cap: usize) {
-        self.cap = cap;
-    }
-
     /// Sends the batch of one turn. Returns whether the receiver's mailbox had no room.
     pub(crate) fn send(&mut self, from: usize, to: usize, turn: u64, mails: Vec<Mail>) -> bool {
         if mails.is_empty() {

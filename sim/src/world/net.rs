@@ -66,6 +66,10 @@ pub(crate) struct Net {
     aliases: HashMap<u16, String>,
     pub(crate) close: Option<CloseHow>,
     pub(crate) close_at_ns: u64,
+    /// The machine has decided to close it or to hand it over; performed at the end of the turn.
+    pub(crate) leaving: bool,
+    /// Of these two the latter.
+    pub(crate) moving: bool,
     pub(crate) garbled: bool,
 }
 
@@ -93,6 +97,8 @@ impl Net {
             aliases: HashMap::new(),
             close: None,
             close_at_ns: 0,
+            leaving: false,
+            moving: false,
             garbled: false,
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Shard<M> {
     turn: u64,
     birth: u64,
     ticked: bool,
+    /// Operations of this turn that [`World::foresee`] has looked at.
+    foreseen: usize,
     slots: Vec<(u32, Option<NetId>)>,
     free: Vec<u32>,
     freed: Vec<ConnId>,
@@ -71,6 +73,7 @@ impl<M: Machine> Shard<M> {
             turn: 0,
             birth: 0,
             ticked: false,
+            foreseen: 0,
             slots: Vec::new(),
             free: Vec::new(),
             freed: Vec::new(),
@@ -137,6 +140,7 @@ impl<M: Machine> World<M> {
                     let what = *self.rng.pick(&ready);
                     self.shards[s].phase = Phase::Turn { now, left: left - 1 };
                     self.feed(s, now, what);
+                    self.foresee(s);
                 }
             }
             Phase::Mailing { now } => {
@@ -184,6 +188,9 @@ impl<M: Machine> World<M> {
                 let due = n.close_at_ns <= now.mono_ns;
                 let flushed = how == CloseHow::Abort || n.pending() == 0;
                 add(due || flushed, Ready::Closed(*net, CloseCause::Local));
+                continue;
+            }
+            if n.moving {
                 continue;
             }
             let unfed = n.unfed();
@@ -235,6 +242,20 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Notes which connections the machine has decided to close or to hand over: what it is fed
+    /// for them in the rest of the turn has no meaning any more.
+    fn foresee(&mut self, s: usize) {
+        let shard = &mut self.shards[s];
+        let from = std::mem::replace(&mut shard.foreseen, shard.fx.ops.len());
+        for op in &shard.fx.ops[from..] {
+            let (Op::Close { conn, .. } | Op::Handover { conn, .. }) = op else { continue };
+            if let Some(net) = shard.find(*conn) {
+                self.nets[net].leaving = true;
+                self.nets[net].moving = matches!(op, Op::Handover { .. });
+            }
+        }
+    }
+
     fn feed_open(&mut self, s: usize, now: Now) {
         let shard = &mut self.shards[s];
         let Some(net) = shard.backlog.pop_front() else { return };
@@ -281,6 +302,9 @@ impl<M: Machine> World<M> {
         shard.machine.handle(now, Input::Data { conn, bytes }, &mut shard.fx);
         for packet in self.nets[net].advance(len) {
             let n = &mut self.nets[net];
+            if n.leaving && !n.moving {
+                continue; // read too late
+            }
             if n.connacked || matches!(packet, crate::wire::ToServer::Connect(_)) {
                 self.see_at(now, Seen::Ingress { net, packet });
             } else {
@@ -362,6 +386,7 @@ impl<M: Machine> World<M> {
         fx.clear();
         let shard = &mut self.shards[s];
         shard.fx = fx;
+        shard.foreseen = 0;
         for conn in shard.freed.drain(..) {
             shard.slots[conn.index as usize].1 = None;
             shard.free.push(conn.index);
@@ -466,6 +491,8 @@ impl<M: Machine> World<M> {
             return; // it went in the same turn
         }
         n.place = Place::Moving;
+        n.moving = false;
+        n.leaving = false;
         n.shard = to.index();
         n.paused = false;
         self.shards[s].freed.push(conn);
