@@ -251,7 +251,7 @@ impl Device {
     fn resume(&mut self, net: NetId, present: bool) -> Vec<Act> {
         self.session.requests.clear();
         if !present {
-            self.session = Session { refuse: self.session.refuse, ..Session::default() };
+            self.session = Session::new(self.session.refuse);
             return Vec::new();
         }
         let mut acts = Vec::new();

@@ -37,6 +37,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// An empty one.
+    #[must_use]
+    pub fn new(refuse: u32) -> Self {
+        Self { refuse, ..Self::default() }
+    }
+
     /// A packet id that is not in use. They start again early, to meet old ones.
     pub fn packet_id(&mut self) -> u16 {
         loop {
