@@ -23,6 +23,7 @@ Options:
       --verbose            Trace the run (with --seed), or a line per seed
       --trace-lines <N>    Lines of trace to print for a failure [default: 60]
       --keep-going         Do not stop at the first failure
+      --allow <RULE>       Only count violations of this rule (repeatable)
       --plant <NAME|all>   Plant a known bug and look for it; `list` lists them
   -h, --help               Print help
 ";
@@ -36,6 +37,7 @@ struct Args {
     verbose: bool,
     trace_lines: usize,
     keep_going: bool,
+    allow: Vec<String>,
     plant: Option<String>,
 }
 
@@ -85,6 +87,7 @@ fn parse(mut argv: impl Iterator<Item = String>) -> Result<Option<Args>, String>
         verbose: false,
         trace_lines: 60,
         keep_going: false,
+        allow: Vec::new(),
         plant: None,
     };
     while let Some(arg) = argv.next() {
@@ -109,6 +112,7 @@ fn parse(mut argv: impl Iterator<Item = String>) -> Result<Option<Args>, String>
             "--verbose" => args.verbose = true,
             "--trace-lines" => args.trace_lines = number(&value()?)? as usize,
             "--keep-going" => args.keep_going = true,
+            "--allow" => args.allow.push(value()?),
             "--plant" => args.plant = Some(value()?),
             other => return Err(format!("unexpected argument '{other}' found")),
         }
@@ -144,6 +148,7 @@ fn options(args: &Args, seed: u64, plant: Option<Plant>, trace: bool) -> Options
         theme: args.theme.clone(),
         shards: args.shards,
         plant,
+        allow: args.allow.clone(),
         trace,
     }
 }
@@ -157,6 +162,9 @@ fn replay(args: &Args, seed: u64, plant: Option<Plant>) -> String {
     }
     if let Some(shards) = args.shards {
         command += &format!(" --shards {shards}");
+    }
+    for rule in &args.allow {
+        command += &format!(" --allow '{rule}'");
     }
     if let Some(plant) = plant {
         command += &format!(" --plant {}", plant.name());
@@ -184,7 +192,7 @@ fn run_seeds(args: &Args) -> ExitCode {
     let start = Instant::now();
     let next = AtomicU64::new(args.seeds.start);
     let stop = AtomicBool::new(false);
-    let totals: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+    let totals: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
     let failures = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..args.jobs {
@@ -195,7 +203,7 @@ fn run_seeds(args: &Args) -> ExitCode {
                         break;
                     }
                     let outcome = run(&options(args, seed, None, false));
-                    let figures = [1, outcome.steps, outcome.copies, outcome.overflows];
+                    let figures = [1, outcome.steps, outcome.copies, outcome.overflows, outcome.allowed];
                     for (total, n) in totals.iter().zip(figures) {
                         total.fetch_add(n, Ordering::Relaxed);
                     }
@@ -216,10 +224,10 @@ fn run_seeds(args: &Args) -> ExitCode {
     if let Some(seed) = failures.first() {
         print_trace(args, *seed, None);
     }
-    let [runs, steps, copies, overflows] = totals.map(AtomicU64::into_inner);
+    let [runs, steps, copies, overflows, allowed] = totals.map(AtomicU64::into_inner);
     println!(
         "{runs} seeds, {} failed, {steps} steps, {copies} copies delivered, {overflows} full \
-         mailboxes, {:.1} s",
+         mailboxes, {allowed} violations allowed, {:.1} s",
         failures.len(),
         start.elapsed().as_secs_f64()
     );

@@ -544,7 +544,7 @@ impl Device {
         }
         let mut filters: Vec<Filter> = Vec::new();
         for _ in 0..rng.range(1, 3) {
-            let text = draw_filter(s, rng);
+            let text = draw_filter(s, self.index, rng);
             if filters.iter().any(|f| f.text == text) {
                 continue;
             }
@@ -595,7 +595,7 @@ pub const PACKET_MAX: u32 = 200;
 /// Padding of big messages: above [`PACKET_MAX`] whatever the rest.
 pub const BIG_PAYLOAD: usize = 250;
 
-fn draw_filter(s: &Scenario, rng: &mut Rng) -> String {
+fn draw_filter(s: &Scenario, device: usize, rng: &mut Rng) -> String {
     let i = rng.below(s.topics);
     let plain = match rng.weighted(&[50, 15, 15, 10, 10, 5]) {
         0 => Scenario::topic(i),
@@ -605,9 +605,9 @@ fn draw_filter(s: &Scenario, rng: &mut Rng) -> String {
         4 => format!("+/{i}/#"),
         _ => "+/+/x".into(),
     };
-    if rng.chance(s.share) {
-        format!("$share/g{}/{plain}", rng.below(2))
-    } else {
-        plain
+    if s.name == "shared" && device % 3 != 0 {
+        // Few groups, each of many: so that it is certain by which way a message came.
+        return if device % 3 == 1 { "$share/g0/t/#".into() } else { "$share/g1/t/+".into() };
     }
+    if rng.chance(s.share) { format!("$share/g{}/{plain}", rng.below(2)) } else { plain }
 }

@@ -4,7 +4,7 @@ use ringmain_shards::engine::effects::CloseHow;
 
 use super::state::ConnState;
 use super::{Oracle, Verdict, insist};
-use crate::world::NetId;
+use crate::world::{NetId, SETTLED};
 
 /// [S-90] A dead connection is closed within this after 1.5 times its keep-alive, in ms.
 const KEEP_ALIVE_SLACK_MS: u64 = 1000;
@@ -53,8 +53,9 @@ impl Oracle {
             Some(0x89 | 0x97) => (self.rules.pressure, "pressure"),
             Some(_) => (false, "server-close"),
             None if conn.version() == 5 => (false, "silent-close S-01"),
-            None if early && !taken_over && !self.draining => (false, "keep-alive-early S-90"),
-            None => (taken_over || dead || self.draining, "server-close"),
+            None if early && !taken_over && !self.draining && !self.rules.pressure => (false, "keep-alive-early S-90"),
+            // Version 3 cannot be told that a publish is refused.
+            None => (taken_over || dead || self.draining || self.rules.pressure, "server-close"),
         };
         if right {
             return Ok(());
@@ -76,9 +77,9 @@ impl Oracle {
             return;
         }
         let Some(sid) = conn.session else {
-            if conn.state != ConnState::Gone {
-                self.connecting[device].retain(|(n, _)| *n != net);
-            }
+            // Its CONNECT may still have its effect: in this turn, or where it moves to.
+            let epoch = self.now.epoch;
+            self.hung_up.push((net, device, epoch));
             return;
         };
         let taken_over = self.connecting[device].iter().any(|(n, _)| *n != net);
@@ -93,6 +94,17 @@ impl Oracle {
         if expiry_s == 0 && !taken_over {
             self.end_session(sid);
         }
+    }
+
+    pub(super) fn forget_hung_up(&mut self) {
+        let Self { hung_up, connecting, now, .. } = self;
+        hung_up.retain(|(net, device, epoch)| {
+            let keep = now.epoch < epoch + SETTLED;
+            if !keep {
+                connecting[*device].retain(|(n, _)| n != net);
+            }
+            keep
+        });
     }
 
     /// [S-90] Called when a shard has handled its timers up to now.

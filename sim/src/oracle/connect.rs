@@ -1,6 +1,7 @@
 //! CONNECT and CONNACK: one live connection per client id, and the truth of Session Present.
 
-use super::state::{ConnState, Session};
+use super::quiet::SMALL;
+use super::state::{ConnState, InFlight, Sent, Session};
 use super::{Oracle, SessionId, Verdict, insist};
 use crate::wire::{ConnAck, Connect};
 use crate::world::NetId;
@@ -65,6 +66,12 @@ impl Oracle {
         s.conn = Some(net);
         s.offline_ms = None;
         s.small = connect.packet_max.is_some();
+        if s.small {
+            // [S-30] What the client does not take any more counts as delivered.
+            let msgs = &self.msgs;
+            let big = |f: &InFlight| msgs.get(&f.msg).is_some_and(|m| m.payload.len() > SMALL);
+            s.inflight.retain(|_, f| f.state != Sent::Published || !big(f));
+        }
         s.expiry_s = match connect.version {
             5 => ack.expiry_s.or(connect.expiry_s).unwrap_or(0),
             _ if connect.clean => 0,
@@ -130,7 +137,7 @@ impl Oracle {
             return;
         }
         let s = &mut self.sessions[sid];
-        s.copies.clear();
+        // Its copies stay: what was written in this turn is seen after its end.
         s.replays_due.clear();
         let open: Vec<_> =
             s.inflight.values().filter(|f| f.qos == 1).map(|f| f.msg).collect();

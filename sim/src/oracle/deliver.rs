@@ -1,19 +1,19 @@
 //! PUBLISH written to a subscriber.
 
-use super::matching::qos_fits;
+use super::matching::{match_session, qos_fits};
 use super::publish::number;
-use super::state::{Copies, InFlight, Msg, Sent, Session};
+use super::state::{Copies, InFlight, Msg, REPLAY, Sent, Session};
 use super::{MsgId, Oracle, SessionId, Verdict, Violation, insist};
 use crate::topics;
 use crate::wire::Publish;
 use crate::world::NetId;
 
+/// Stands for a message that cannot be told from others.
+const ANONYMOUS: MsgId = 0;
+
 /// By which way a copy came.
-enum Way {
-    Plain,
-    Group(String),
-    Replay(usize),
-}
+/// 0 = ordinary subscriptions, 1.. = groups, [`REPLAY`].. = replays.
+type Ways = Vec<usize>;
 
 impl Oracle {
     pub(super) fn publish_out(&mut self, net: NetId, p: &Publish) -> Verdict {
@@ -27,10 +27,17 @@ impl Oracle {
             "connection #{net} allows {alias_max} aliases and got alias {:?}",
             p.alias
         );
-        let Some(id) = self.identify(sid, p) else {
+        let Some(id) = self.identify(p) else {
             insist!(false, "unpublished", "connection #{net} got {p:?}, which nobody published");
             return Ok(());
         };
+        if id == ANONYMOUS {
+            return if p.dup {
+                self.resent(net, sid, id, p)
+            } else {
+                self.in_flight(net, sid, id, p)
+            };
+        }
         let msg = &self.msgs[&id];
         insist!(
             msg.topic == p.topic && msg.payload == p.payload,
@@ -46,35 +53,30 @@ impl Oracle {
             return self.will_out(sid, will, p);
         }
         self.check_expiry(net, id, p)?;
+        self.join_groups(sid, id);
         let way = self.classify(net, sid, id, p)?;
         self.account(sid, id, p, way)
     }
 
-    /// The message of a packet. Empty ones to MQTT 3 clients have no number: any that fits.
-    fn identify(&self, sid: SessionId, p: &Publish) -> Option<MsgId> {
+    /// The message of a packet. Empty ones without properties have no number.
+    fn identify(&self, p: &Publish) -> Option<MsgId> {
         if let Some(id) = number(p) {
             return self.msgs.contains_key(&id).then_some(id);
         }
-        let s = &self.sessions[sid];
-        if p.dup {
-            return s.inflight.get(&p.pid).map(|f| f.msg);
+        let fits = |m: &Msg| m.payload.is_empty() && m.topic == p.topic;
+        (p.payload.is_empty() && self.msgs.values().any(fits)).then_some(ANONYMOUS)
+    }
+
+    /// Groups that the session joined since may have got the message back from others. [S-63]
+    fn join_groups(&mut self, sid: SessionId, id: MsgId) {
+        let msg = &self.msgs[&id];
+        let s = &mut self.sessions[sid];
+        let mut m = match_session(s, msg.device, &msg.topic);
+        m.groups.retain(|(part, _)| self.groups.contains_key(&(part.group.clone(), id)));
+        if !m.groups.is_empty() {
+            let copies = s.copies.entry(id).or_default();
+            copies.widen_groups(&m);
         }
-        let is_it = |id: &MsgId| {
-            let m = &self.msgs[id];
-            m.payload.is_empty() && m.topic == p.topic
-        };
-        let fits = |id: &MsgId, c: &Copies| {
-            let m = &self.msgs[id];
-            c.plain_sent + c.group_sent < c.plain_max + c.groups.len() as u32
-                && (qos_fits(p.qos, m.qos, c.qos_mask)
-                    || c.groups.iter().any(|g| qos_fits(p.qos, m.qos, g.qos_mask)))
-        };
-        s.copies
-            .iter()
-            .find(|(id, c)| is_it(id) && fits(id, c))
-            .or_else(|| s.copies.iter().find(|(id, _)| is_it(id)))
-            .map(|(id, _)| *id)
-            .or_else(|| self.msgs.keys().filter(|id| is_it(id)).max().copied())
     }
 
     /// Packet ids, the client's window, order of resends. [S-21] [S-36] [S-37]
@@ -169,6 +171,9 @@ impl Oracle {
     fn check_expiry(&self, net: NetId, id: MsgId, p: &Publish) -> Verdict {
         let msg = &self.msgs[&id];
         let v5 = self.conn(net).version() == 5;
+        if msg.varies {
+            return Ok(());
+        }
         let Some(expiry_s) = msg.expiry_s else {
             insist!(
                 p.expiry_s.is_none(),
@@ -197,7 +202,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn classify(&self, net: NetId, sid: SessionId, id: MsgId, p: &Publish) -> Result<Way, Violation> {
+    fn classify(&self, net: NetId, sid: SessionId, id: MsgId, p: &Publish) -> Result<Ways, Violation> {
         let s = &self.sessions[sid];
         let msg = &self.msgs[&id];
         let v5 = self.conn(net).version() == 5;
@@ -208,55 +213,56 @@ impl Oracle {
             (true, retained) => rap[usize::from(retained)],
         };
         let mut wrong: Option<(&'static str, &str)> = None;
-        if c.plain_sent < c.plain_max {
-            wrong = if !qos_fits(p.qos, msg.qos, c.qos_mask) {
-                Some(("effective-qos P01", "its QoS is not that of the subscription"))
+        let mut ways = Vec::new();
+        if c.plain_max > 0 {
+            if !qos_fits(p.qos, msg.qos, c.qos_mask) {
+                wrong = Some(("effective-qos P01", "its QoS is not that of the subscription"));
             } else if !flag_fits(c.rap) {
-                Some(("retain-flag S-41", "its RETAIN flag is wrong"))
+                wrong = Some(("retain-flag S-41", "its RETAIN flag is wrong"));
             } else if !c.ids_fit(&p.sub_ids, v5) {
-                Some(("subscription-ids S-47", "its Subscription Identifiers are wrong"))
+                wrong = Some(("subscription-ids S-47", "its Subscription Identifiers are wrong"));
             } else {
-                return Ok(Way::Plain);
-            };
+                ways.push(0);
+            }
         }
-        for g in &c.groups {
-            let sends = &self.groups[&(g.group.clone(), id)].sent;
-            let mine = sends.iter().filter(|(to, ..)| *to == sid).count();
+        for (i, g) in c.groups.iter().enumerate() {
             let id_fits = match p.sub_ids.as_slice() {
                 [] => !v5 || g.ids.contains(&None),
                 [one] => g.ids.contains(&Some(*one)),
                 _ => false,
             };
-            if mine >= msg.ingress.len() {
-                continue;
-            }
             if qos_fits(p.qos, msg.qos, g.qos_mask) && flag_fits(g.rap) && id_fits {
-                return Ok(Way::Group(g.group.clone()));
+                ways.push(1 + i);
+            } else {
+                wrong = wrong.or(Some(("shared-copy S-62", "it does not fit the membership")));
             }
-            wrong = wrong.or(Some(("shared-copy S-62", "it does not fit the membership")));
         }
         if msg.retain && p.retain {
-            let brings = |r: &super::state::Replay| {
-                topics::matches(&r.filter, &msg.topic)
+            for (i, r) in s.replays.iter().enumerate() {
+                if topics::matches(&r.filter, &msg.topic)
                     && p.qos == msg.qos.min(r.qos)
                     && (if v5 { p.sub_ids == Vec::from_iter(r.id) } else { p.sub_ids.is_empty() })
-                    && !r.brought.contains(&id)
                     && self.retained.may_hold(&msg.topic, id, r.read)
-            };
-            if let Some(i) = s.replays.iter().position(brings) {
-                return Ok(Way::Replay(i));
+                {
+                    ways.push(REPLAY + i);
+                }
             }
         }
-        let (rule, why) = wrong.unwrap_or(match (c.plain_max, c.plain_sent + c.group_sent) {
-            (0, 0) if msg.retain && p.retain => ("replay S-40", "no SUBSCRIBE brings it"),
-            (0, 0) => ("unmatched S-55", "no subscription matches it"),
-            _ => ("duplicate", "it came before without DUP"),
-        });
+        let matches = !ways.is_empty();
+        if matches && c.has_room(&ways, msg.ingress.len() as u32) {
+            return Ok(ways);
+        }
+        let (rule, why) = match wrong {
+            _ if matches => ("duplicate", "it came before without DUP"),
+            Some(wrong) => wrong,
+            None if msg.retain && p.retain => ("replay S-40", "no SUBSCRIBE brings it"),
+            None => ("unmatched S-55", "no subscription matches it"),
+        };
         let text = format!("connection #{net} got message {id}, but {why}: {p:?}; {c:?}; {msg:?}");
         Err(Violation { rule, text })
     }
 
-    fn account(&mut self, sid: SessionId, id: MsgId, p: &Publish, way: Way) -> Verdict {
+    fn account(&mut self, sid: SessionId, id: MsgId, p: &Publish, ways: Ways) -> Verdict {
         let msg = self.msgs[&id].clone();
         insist!(
             !msg.refused || msg.ingress.len() > 1,
@@ -265,39 +271,48 @@ impl Oracle {
         );
         let s = &mut self.sessions[sid];
         s.replays_due.retain(|due| !(due.topic == msg.topic && due.any_of.contains(&id)));
-        match way {
-            Way::Replay(i) => {
-                s.replays[i].brought.insert(id);
-                let copies = s.copies.entry(id).or_default();
-                copies.replays += 1;
-                self.monotonic(sid, id, &msg, p, true)
-            }
-            Way::Group(group) => {
-                let copies = s.copies.entry(id).or_default();
-                copies.group_sent += 1;
-                let sure = copies.plain_max == 0;
-                self.group_out(sid, id, group, p.qos, sure)
-            }
-            Way::Plain => {
-                let copies = s.copies.entry(id).or_default();
-                copies.plain_sent += 1;
-                let unsure = !copies.groups.is_empty() || p.retain;
-                let key = (msg.device, msg.qos, p.qos);
-                let last = s.last_seq.entry(key).or_insert(0);
-                if msg.ingress.len() == 1 && !unsure {
-                    insist!(
-                        *last < msg.seq,
-                        "order S-80",
-                        "session of device {}: message {id} ({}. of device {}) came after its {last}.",
-                        s.device,
-                        msg.seq,
-                        msg.device
-                    );
-                    *last = msg.seq;
-                }
-                if msg.retain { self.monotonic(sid, id, &msg, p, false) } else { Ok(()) }
-            }
+        let copies = s.copies.entry(id).or_default();
+        copies.received.push(ways.clone());
+        let groups: Vec<_> = ways
+            .iter()
+            .filter(|w| (1..REPLAY).contains(*w))
+            .map(|w| copies.groups[w - 1].group.clone())
+            .collect();
+        for name in groups {
+            self.group_out(sid, id, name, p.qos, ways.len() == 1)?;
         }
+        if ways == [0] && msg.ingress.len() == 1 {
+            self.check_order(sid, id, &msg, p)?;
+        }
+        if msg.retain {
+            let replay = ways.iter().all(|w| *w >= REPLAY);
+            self.monotonic(sid, id, &msg, p, replay)?;
+        }
+        Ok(())
+    }
+
+    /// The order of a publisher's messages, per QoS. [S-80] [S-81]
+    fn check_order(&mut self, sid: SessionId, id: MsgId, msg: &Msg, p: &Publish) -> Verdict {
+        let s = &mut self.sessions[sid];
+        let by_topic = (msg.device, msg.qos, p.qos, msg.topic.clone());
+        let by_any = (msg.device, msg.qos, p.qos, String::new());
+        let same = s.last_seq.insert(by_topic, msg.seq).unwrap_or(0);
+        let any = s.last_seq.get(&by_any).copied().unwrap_or(0);
+        s.last_seq.insert(by_any, any.max(msg.seq));
+        let (me, you) = (s.device, msg.device);
+        insist!(
+            same < msg.seq,
+            "order S-80",
+            "device {me} got message {id}, {you}'s {}., after {you}'s {same}. on the same topic",
+            msg.seq
+        );
+        insist!(
+            any < msg.seq,
+            "order S-81",
+            "device {me} got message {id}, {you}'s {}., after {you}'s {any}. on another topic",
+            msg.seq
+        );
+        Ok(())
     }
 
     /// A retained message never comes after a newer one of its topic. [S-44] [S-83]
@@ -325,23 +340,16 @@ impl Oracle {
     }
 
     /// One member of the group gets the message. [S-61] [S-64]
-    fn group_out(
-        &mut self,
-        sid: SessionId,
-        id: MsgId,
-        name: String,
-        qos: u8,
-        sure: bool,
-    ) -> Verdict {
+    fn group_out(&mut self, sid: SessionId, id: MsgId, name: String, qos: u8, sure: bool) -> Verdict {
         let allowed = self.msgs[&id].ingress.len();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
         if sure {
             let sessions = &self.sessions;
-            let stands = |(to, qos, step): &&(SessionId, u8, u64)| {
+            let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
                 let s = &sessions[*to];
                 let left = s.ended || now.ms >= s.expires_ms() || s.lapse_step > *step;
-                *qos != 1 || !left
+                *sure && (*qos != 1 || !left)
             };
             let standing = group.sent.iter().filter(stands).count();
             insist!(
@@ -351,7 +359,7 @@ impl Oracle {
                 group.sent
             );
         }
-        group.sent.push((sid, qos, now.step));
+        group.sent.push((sid, qos, now.step, sure));
         Ok(())
     }
 

@@ -98,6 +98,10 @@ impl Copies {
                 self.ids_may.push(*id);
             }
         }
+        self.widen_groups(m);
+    }
+
+    pub(super) fn widen_groups(&mut self, m: &Match) {
         for (part, _) in &m.groups {
             match self.groups.iter_mut().find(|g| g.group == part.group) {
                 Some(known) => {

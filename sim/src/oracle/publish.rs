@@ -29,6 +29,9 @@ impl Oracle {
                 conn.aliases_in.insert(alias, p.topic.clone());
             }
         }
+        if conn.version() < 5 {
+            p.expiry_s = None;
+        }
         let sid = self.session_of(net)?;
         let Some(id) = number(&p) else { return Ok(()) };
         match p.qos {
@@ -58,6 +61,7 @@ impl Oracle {
             ingress: Vec::new(),
             seq: 0,
             refused: false,
+            varies: false,
             will: None,
         });
         if msg.ingress.is_empty() {
@@ -65,8 +69,11 @@ impl Oracle {
             msg.seq = self.next_seq[device];
         }
         msg.ingress.push(now);
+        // Repeated by another version of the protocol, it may differ.
+        msg.varies |= msg.expiry_s != p.expiry_s;
         let msg = msg.clone();
-        let must = !self.unreliable && !self.draining;
+        // An empty one cannot be told from others where there are no properties.
+        let must = !self.unreliable && !self.draining && !msg.payload.is_empty();
         for sid in self.current.clone().into_iter().flatten() {
             let s = &self.sessions[sid];
             if s.ended {
@@ -91,7 +98,7 @@ impl Oracle {
             copies.add(&m, must && certain);
         }
         if msg.retain {
-            self.retained.publish(id, &msg, now, must);
+            self.retained.publish(id, &msg, now, !self.unreliable && !self.draining);
             self.newly_retained(&msg.topic);
         }
         self.recent.push_back(id);

@@ -111,7 +111,6 @@ impl Oracle {
                 qos: form.qos,
                 id: form.id,
                 read: form.read,
-                brought: Default::default(),
             });
         }
     }
@@ -141,12 +140,7 @@ impl Oracle {
             });
         }
         due.sort_by(|a, b| a.topic.cmp(&b.topic));
-        // A message that came between SUBSCRIBE and SUBACK counts.
         let s = &mut self.sessions[sid];
-        due.retain(|d| {
-            let brought = |r: &Replay| d.any_of.iter().any(|id| r.brought.contains(id));
-            !s.replays.iter().any(|r| r.read == form.read && brought(r))
-        });
         s.replays_due.extend(due);
     }
 

@@ -171,7 +171,6 @@ pub(crate) struct Copies {
     pub(crate) must: bool,
     /// At most so many by way of them.
     pub(crate) plain_max: u32,
-    pub(crate) plain_sent: u32,
     /// Granted QoS that the copy may follow, one bit each.
     pub(crate) qos_mask: u8,
     pub(crate) ids_must: Vec<u32>,
@@ -179,8 +178,43 @@ pub(crate) struct Copies {
     /// Whether RETAIN may be forwarded as 0, as 1.
     pub(crate) rap: [bool; 2],
     pub(crate) groups: Vec<GroupPart>,
-    pub(crate) group_sent: u32,
-    pub(crate) replays: u32,
+    /// For each copy that came, the ways by which it may have: 0 = ordinary subscriptions, 1.. =
+    /// groups, [`REPLAY`].. = replays.
+    pub(crate) received: Vec<Vec<usize>>,
+}
+
+impl Copies {
+    /// None came that may have come by way of ordinary subscriptions.
+    pub(crate) fn none_plain(&self) -> bool {
+        !self.received.iter().any(|ways| ways.contains(&0))
+    }
+
+    /// Whether all copies that came, and one more, can have come by different ways, when each group
+    /// is good for `each`.
+    pub(crate) fn has_room(&self, more: &[usize], each: u32) -> bool {
+        let mut room = HashMap::from([(0, self.plain_max)]);
+        room.extend((1..=self.groups.len()).map(|group| (group, each)));
+        let all: Vec<&[usize]> =
+            self.received.iter().map(Vec::as_slice).chain([more]).collect();
+        fits(&all, &mut room)
+    }
+}
+
+/// From here on ways are replays, each good for one copy.
+pub(crate) const REPLAY: usize = 1 << 16;
+
+fn fits(copies: &[&[usize]], room: &mut HashMap<usize, u32>) -> bool {
+    let Some((first, rest)) = copies.split_first() else { return true };
+    first.iter().any(|way| {
+        let left = *room.entry(*way).or_insert(1);
+        if left == 0 {
+            return false;
+        }
+        room.insert(*way, left - 1);
+        let fit = fits(rest, room);
+        room.insert(*way, left);
+        fit
+    })
 }
 
 /// A session.
@@ -201,8 +235,8 @@ pub(crate) struct Session {
     pub(crate) next_order: u64,
     /// QoS 2 packet ids that the server holds for the client.
     pub(crate) in_qos2: HashMap<u16, MsgId>,
-    /// Last in the publisher's order, by publisher, its QoS and that of the copy.
-    pub(crate) last_seq: HashMap<(usize, u8, u8), u64>,
+    /// Last in the publisher's order, by publisher, its QoS, that of the copy, and topic (or all).
+    pub(crate) last_seq: HashMap<(usize, u8, u8, String), u64>,
     /// Retained messages last seen, by topic and QoS.
     pub(crate) last_retained: HashMap<(String, u8), MsgId>,
     pub(crate) replays_due: Vec<ReplayDue>,
@@ -216,7 +250,6 @@ pub(crate) struct Replay {
     pub(crate) qos: u8,
     pub(crate) id: Option<u32>,
     pub(crate) read: Stamp,
-    pub(crate) brought: HashSet<MsgId>,
 }
 
 /// A retained message that a subscription must bring.
@@ -274,6 +307,8 @@ pub(crate) struct Msg {
     pub(crate) seq: u64,
     /// The server refused it.
     pub(crate) refused: bool,
+    /// Its expiry is not the same each time.
+    pub(crate) varies: bool,
     /// Its will record, if it is a will.
     pub(crate) will: Option<usize>,
 }
@@ -283,8 +318,8 @@ pub(crate) struct Msg {
 pub(crate) struct GroupMsg {
     /// Some member must get it.
     pub(crate) must: bool,
-    /// First sends: session, QoS, step.
-    pub(crate) sent: Vec<(SessionId, u8, u64)>,
+    /// First sends: session, QoS, step, whether it came by way of the group for certain.
+    pub(crate) sent: Vec<(SessionId, u8, u64, bool)>,
     /// Sessions that may have it.
     pub(crate) members: HashSet<SessionId>,
     /// Some member may get it with QoS 0, which may be lost.

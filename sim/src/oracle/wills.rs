@@ -49,6 +49,7 @@ impl Oracle {
             ingress: Vec::new(),
             seq: 0,
             refused: false,
+            varies: false,
             will: Some(self.wills.len()),
         });
         self.conn_mut(net).will = Some(self.wills.len());
@@ -96,33 +97,35 @@ impl Oracle {
 
     /// A will was written to a subscriber.
     pub(super) fn will_out(&mut self, sid: SessionId, will: usize, p: &Publish) -> Verdict {
-        let now_ms = self.now.ms;
+        let now_ms = self.now.real_ms;
         let record = &mut self.wills[will];
         let (device, id) = (record.device, record.id);
-        let in_time = match record.fate {
-            Fate::Armed => {
-                insist!(false, "will-early S-15", "will {id} of device {device}, which is connected");
-                return Ok(());
-            }
+        match record.fate {
+            // The end of its connection may follow in the same turn.
+            Fate::Armed => self.early_wills.push(will),
             Fate::Never => {
                 insist!(false, "will-cancelled S-18", "will {id} of device {device} was cancelled");
-                return Ok(());
             }
-            Fate::Due(at) | Fate::Maybe(at) => now_ms >= at,
-        };
-        insist!(in_time, "will-early S-16", "will {id} of device {device} at {now_ms}: {record:?}");
+            Fate::Due(at) | Fate::Maybe(at) => {
+                let in_time = now_ms >= at;
+                insist!(in_time, "will-early S-16", "device {device} at {now_ms}: {record:?}");
+            }
+        }
         let count = record.sent.entry(sid).or_insert(0);
         *count += 1;
         let count = *count;
         let msg = &self.msgs[&id];
         let s = &self.sessions[sid];
-        let plain: Vec<_> = s
-            .subs
-            .iter()
-            .filter(|sub| topics::matches(&sub.filter, &msg.topic))
-            .collect();
-        let mask = plain.iter().flat_map(|s| &s.forms).fold(0, |mask, f| mask | 1 << f.qos);
-        let more = plain.iter().filter(|s| s.shared).count() as u32;
+        let subs = s.subs.iter().filter(|sub| topics::matches(&sub.filter, &msg.topic));
+        let more = subs.filter(|s| s.shared).count() as u32;
+        let watches = self.watchers.contains(&s.device);
+        let mask = s.subs.iter().flat_map(|s| &s.forms).fold(0, |mask, f| mask | 1 << f.qos);
+        insist!(
+            !watches || qos_fits(p.qos, msg.qos, mask),
+            "will-qos S-42",
+            "will {id} came with QoS {} for {mask:#b}",
+            p.qos
+        );
         if msg.retain {
             return Ok(()); // a replay may bring it again
         }
@@ -131,12 +134,16 @@ impl Oracle {
             "will-twice S-18",
             "will {id} of device {device} came {count} times to session {sid}"
         );
-        insist!(
-            plain.is_empty() || qos_fits(p.qos, msg.qos, mask) || plain.len() > 1,
-            "will-qos",
-            "will {id} came with QoS {} for {mask:#b}",
-            p.qos
-        );
+        Ok(())
+    }
+
+    /// Wills that came before the end of their connection was seen: it was in the same turn.
+    pub(super) fn check_early_wills(&mut self) -> Verdict {
+        for will in std::mem::take(&mut self.early_wills) {
+            let record = &self.wills[will];
+            let ended = matches!(record.fate, Fate::Due(at) if at <= self.now.real_ms);
+            insist!(ended, "will-early S-15", "a will whose client is connected: {record:?}");
+        }
         Ok(())
     }
 }

@@ -88,6 +88,9 @@ pub struct Stamp {
     pub step: u64,
     /// Clock of the turn that it was part of, in ms.
     pub ms: u64,
+    /// The world's clock, in ms: turns of several shards that overlap have read theirs at several
+    /// times.
+    pub real_ms: u64,
     /// See [`mesh::Epochs`].
     pub epoch: u64,
 }
@@ -165,7 +168,12 @@ impl<M: Machine> World<M> {
 
     /// The stamp of things that happen now.
     pub fn stamp(&self) -> Stamp {
-        Stamp { step: self.step, ms: self.now.mono_ms(), epoch: self.mesh.epochs.now() }
+        Stamp {
+            step: self.step,
+            ms: self.now.mono_ms(),
+            real_ms: self.now.mono_ms(),
+            epoch: self.mesh.epochs.now(),
+        }
     }
 
     /// A client opens a connection to a listener whose backlog `shard` serves.
