@@ -23,6 +23,7 @@ impl Oracle {
         conn.connect = Some(Box::new(connect.clone()));
         let device = conn.device;
         self.connecting[device].push((net, connect.clean));
+        self.arm_will(net, connect);
     }
 
     pub(super) fn connack_out(&mut self, net: NetId, ack: &ConnAck) -> Verdict {
@@ -87,7 +88,6 @@ impl Oracle {
         if conn.keep_alive_s > 0 {
             self.kept_alive.push(net);
         }
-        self.arm_will(net, &connect);
         if self.conn(net).state == ConnState::Gone {
             // It went in the turn that accepted it.
             self.conn_mut(net).ended = false;

@@ -131,7 +131,7 @@ impl Oracle {
         let (fresh, last) = (conn.fresh_sent, conn.last_resent);
         insist!(p.qos > 0, "dup-qos0", "connection #{net} got DUP with QoS 0 [MQTT-3.3.1-2]");
         let s = &mut self.sessions[sid];
-        let Some(f) = s.inflight.get_mut(&p.pid).filter(|f| f.msg == id) else {
+        let Some(f) = s.inflight.get_mut(&p.pid).filter(|f| f.msg == id || p.payload.is_empty()) else {
             insist!(
                 false,
                 "dup-of-nothing S-38",

@@ -205,7 +205,7 @@ impl Oracle {
                 self.deadlines[*shard] = *deadline_ms;
                 self.forget_settled();
                 self.forget_hung_up();
-                self.check_early_wills()?;
+                self.check_early_wills(*shard)?;
                 self.check_keep_alive(*shard, *deadline_ms)
             }
             Seen::Event(event) => {
