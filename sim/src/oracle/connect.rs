@@ -71,7 +71,8 @@ impl Oracle {
             // [S-30] What the client does not take any more counts as delivered.
             let msgs = &self.msgs;
             let big = |f: &InFlight| msgs.get(&f.msg).is_some_and(|m| m.payload.len() > SMALL);
-            s.inflight.retain(|_, f| f.state != Sent::Published || !big(f));
+            let published = s.inflight.values_mut().filter(|f| f.state == Sent::Published);
+            published.filter(|f| big(f)).for_each(|f| f.given_up = true);
         }
         s.expiry_s = match connect.version {
             5 => ack.expiry_s.or(connect.expiry_s).unwrap_or(0),

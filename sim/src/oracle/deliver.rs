@@ -89,13 +89,15 @@ impl Oracle {
         let window = conn.connect.as_ref().and_then(|c| c.receive_max).unwrap_or(u16::MAX);
         let s = &mut self.sessions[sid];
         insist!(
-            !s.inflight.contains_key(&p.pid),
+            s.inflight.get(&p.pid).is_none_or(|f| f.given_up),
             "packet-id-in-use S-37",
             "connection #{net} got a new message {id} with packet id {}, which is that of {:?}",
             p.pid,
             s.inflight[&p.pid]
         );
-        let waiting = s.inflight.values().find(|f| f.state == Sent::Published && f.on != net);
+        let waiting = s.inflight.values().find(|f| {
+            f.state == Sent::Published && f.on != net && !f.given_up
+        });
         insist!(
             waiting.is_none(),
             "resend-first S-37",
@@ -110,6 +112,7 @@ impl Oracle {
             on: net,
             released_on: None,
             order: s.next_order,
+            given_up: false,
         };
         s.inflight.insert(p.pid, flight);
         Self::check_window(s, net, window)

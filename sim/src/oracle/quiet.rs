@@ -74,7 +74,7 @@ impl Oracle {
             );
             let Some(s) = c.session.map(|sid| &self.sessions[sid]) else { continue };
             insist!(
-                s.inflight.is_empty(),
+                s.inflight.values().all(|f| f.given_up),
                 "unfinished",
                 "device {device} is connected, and not finished: {:?}",
                 s.inflight
@@ -185,6 +185,7 @@ impl Oracle {
         let now_ms = self.now.ms;
         for s in &mut self.sessions {
             s.copies.clear();
+            s.inflight.retain(|_, f| !f.given_up);
             s.replays.clear();
             s.replays_due.clear();
         }

@@ -153,6 +153,8 @@ pub(crate) struct InFlight {
     pub(crate) released_on: Option<NetId>,
     /// Order of first sending.
     pub(crate) order: u64,
+    /// A later connection of the client takes no packet of its size: it may have been given up.
+    pub(crate) given_up: bool,
 }
 
 /// Which copies of a message by way of a shared group a session may get.
