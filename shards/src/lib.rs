@@ -2,9 +2,11 @@
 //!
 //! - [`engine`]: the sans-io shard: `Shard::handle(now, Input, &mut Effects)`. No socket, clock,
 //!   thread, environment or randomness from outside.
-//! - `mesh`: lock-free mail between the shards of a node.
-//! - `reactor`: drives one engine per core on io_uring, inside a pinned glommio executor.
+//! - [`mesh`]: lock-free mail between the shards of a node.
+//! - [`reactor`]: drives one engine per core on io_uring, inside a pinned glommio executor.
 //! - [`boundary`]: the plain messages that cross between shards and the control plane.
 
 pub mod boundary;
 pub mod engine;
+pub mod mesh;
+pub mod reactor;

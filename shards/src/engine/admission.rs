@@ -52,14 +52,10 @@ impl Admission {
     /// Tables for the listeners of a configuration.
     #[must_use]
     pub fn new(cfg: &EngineConfig) -> Self {
-        let per_ip = cfg
-            .listeners
-            .iter()
-            .any(|l| l.max_connections_per_ip != 0 || l.max_connection_rate_per_ip_per_s != 0);
         Self {
             connections: AtomicU32::new(0),
             listeners: cfg.listeners.iter().map(|_| ListenerState::default()).collect(),
-            ips: (0..if per_ip { IP_SLOTS } else { 0 }).map(|_| IpSlot::default()).collect(),
+            ips: (0..IP_SLOTS).map(|_| IpSlot::default()).collect(),
             seed: 0x5eed_1d0a_44d5_1075,
         }
     }

@@ -1,6 +1,6 @@
 //! Small identifiers and the clock reading of a turn.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 /// The most shards in one node: the width of a [`ShardSet`]. More cores than this can serve as
 /// control-plane cores.

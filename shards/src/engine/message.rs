@@ -87,8 +87,8 @@ impl Message {
 
     /// Bytes that a queue accounts for this message.
     #[must_use]
-    pub fn queue_bytes(&self) -> u64 {
-        (self.data.len() + size_of::<Self>()) as u64
+    pub fn queue_bytes(&self) -> usize {
+        self.data.len() + size_of::<Self>()
     }
 }
 

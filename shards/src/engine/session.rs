@@ -289,7 +289,7 @@ impl Queue {
 
     /// Offers a copy; the configured victim goes when there is no room. (Q04)
     pub(crate) fn offer(&mut self, copy: Copy, cfg: &MqttConfig) -> Offered {
-        let bytes = copy.msg.queue_bytes();
+        let bytes = copy.msg.queue_bytes() as u64;
         let mut victims = SmallVec::new();
         while !copy.replay && self.is_full(bytes, cfg) {
             // QoS 0 goes first, whatever the policy; a QoS 0 newcomer only displaces QoS 0.
@@ -322,7 +322,7 @@ impl Queue {
         if copy.replay {
             self.replay += 1;
         } else {
-            self.bytes += copy.msg.queue_bytes();
+            self.bytes += copy.msg.queue_bytes() as u64;
         }
         if copy.qos == QoS::AtMostOnce {
             self.qos0.push_back((seq, copy));
@@ -351,7 +351,7 @@ impl Queue {
         if copy.replay {
             self.replay -= 1;
         } else {
-            self.bytes -= copy.msg.queue_bytes();
+            self.bytes -= copy.msg.queue_bytes() as u64;
         }
     }
 

@@ -127,21 +127,40 @@ impl Grid {
         }
     }
 
-    /// Touches the first place of a fingerprint.
+    /// The first place of a fingerprint, and its first word, loaded so that misses overlap.
     #[inline]
-    pub(super) fn touch(&self, level: u32, fp: u64) -> u64 {
-        self.bucket(place(self.base_bits + level, fp, 0)).map_or(0, |b| b.touch())
+    pub(super) fn first(&self, level: u32, fp: u64) -> (Option<Bucket<'_>>, u64) {
+        let bucket = self.bucket(place(self.base_bits + level, fp, 0));
+        (bucket, bucket.map_or(0, |b| b.touch()))
+    }
+
+    /// As [`collect`](Self::collect) at one level, where `first` was looked up before.
+    #[inline]
+    pub(super) fn collect_from(
+        &self,
+        first: Option<Bucket<'_>>,
+        level: u32,
+        fp: u64,
+        out: &mut ShardSet,
+    ) {
+        if first.is_some_and(|b| b.collect(fp, out)) {
+            self.collect_path(1, level, fp, out);
+        }
     }
 
     /// Adds the shards that have `fp` at one of these levels.
     #[inline]
     pub(super) fn collect(&self, from: u32, to: u32, fp: u64, out: &mut ShardSet) {
         for level in from..=to {
-            for step in 0..PATH_MAX {
-                let bucket = self.bucket(place(self.base_bits + level, fp, step));
-                if !bucket.is_some_and(|b| b.collect(fp, out)) {
-                    break;
-                }
+            self.collect_path(0, level, fp, out);
+        }
+    }
+
+    fn collect_path(&self, from_step: usize, level: u32, fp: u64, out: &mut ShardSet) {
+        for step in from_step..PATH_MAX {
+            let bucket = self.bucket(place(self.base_bits + level, fp, step));
+            if !bucket.is_some_and(|b| b.collect(fp, out)) {
+                return;
             }
         }
     }

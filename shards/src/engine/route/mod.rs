@@ -181,11 +181,22 @@ impl Batch<'_> {
     #[inline]
     fn flush(&mut self) {
         let fps = &self.fps[..self.len];
-        if fps.len() > 1 {
-            std::hint::black_box(fps.iter().fold(0, |t, fp| t ^ self.grid.touch(self.to, *fp)));
-        }
-        for fp in fps {
-            self.grid.collect(self.from, self.to, *fp, self.out);
+        if self.from == self.to {
+            let mut firsts = [None; BATCH];
+            let mut words = 0;
+            for (first, fp) in firsts.iter_mut().zip(fps) {
+                let (bucket, word) = self.grid.first(self.to, *fp);
+                *first = bucket;
+                words ^= word;
+            }
+            std::hint::black_box(words);
+            for (first, fp) in firsts.iter().zip(fps) {
+                self.grid.collect_from(*first, self.to, *fp, self.out);
+            }
+        } else {
+            for fp in fps {
+                self.grid.collect(self.from, self.to, *fp, self.out);
+            }
         }
         self.len = 0;
     }

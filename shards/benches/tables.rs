@@ -1,0 +1,478 @@
+//! The engine's tables against the candidates that they were chosen from (decision records 0010 to
+//! 0013). `cargo bench -p ringmain-shards --bench tables [-- route|subs|wheel|retained] [millions]`
+
+use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use ringmain_mqtt::QoS;
+use ringmain_shards::engine::ids::{ShardId, ShardSet};
+use ringmain_shards::engine::message::Message;
+use ringmain_shards::engine::retained::{RetainedCursor, RetainedStore};
+use ringmain_shards::engine::route::RouteTable;
+use ringmain_shards::engine::subs::{SubIndex, SubOpts};
+use ringmain_shards::engine::wheel::Wheel;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const LOOKUPS: usize = 1_000_000;
+const SEED: u64 = 42;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let millions = args.iter().find_map(|a| a.parse::<f64>().ok()).unwrap_or(1.0);
+    let n = (millions * 1e6) as usize;
+    let wanted = |name: &str| {
+        let named = args.iter().any(|a| a.parse::<f64>().is_err());
+        !named || args.iter().any(|a| a == name)
+    };
+    for (name, bench) in
+        [("route", route as fn(usize)), ("subs", subs), ("wheel", wheel), ("retained", retained)]
+    {
+        if wanted(name) {
+            println!("\n{name}, {n}");
+            bench(n);
+        }
+    }
+}
+
+/// Time that this thread ran on a core, so that a busy machine disturbs less.
+struct Cpu(u64);
+
+impl Cpu {
+    fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+        Self(stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds"))
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        Self::now().0 - self.0
+    }
+}
+
+fn report(what: &str, count: usize, start: Cpu) {
+    let ns = start.elapsed_ns() as f64 / count as f64;
+    println!("  {what:<52} {ns:>9.1} ns {:>8.2} M/s", 1e3 / ns);
+}
+
+fn bytes_each(what: &str, bytes: usize, n: usize) {
+    println!("  {what:<52} {:>9.1} B", bytes as f64 / n as f64);
+}
+
+/// 85 % exact filters, the others in five wildcard shapes.
+fn filter(i: usize) -> String {
+    let site = i % 1000;
+    match i % 100 {
+        0..85 => format!("site/{site}/dev/{i}/temp"),
+        85..89 => format!("site/+/dev/{i}/temp"),
+        89..93 => format!("site/{site}/dev/{i}/#"),
+        93..96 => format!("+/{site}/dev/{i}/+"),
+        96..98 => format!("site/{site}/+/{i}/temp"),
+        _ => format!("site/{site}/x{i}/#"),
+    }
+}
+
+fn topics(n: usize) -> Vec<String> {
+    let mut rng = fastrand::Rng::with_seed(SEED);
+    (0..LOOKUPS)
+        .map(|_| {
+            let i = rng.usize(..n);
+            format!("site/{}/dev/{i}/temp", i % 1000)
+        })
+        .collect()
+}
+
+fn route(n: usize) {
+    let shards = 64;
+    let table = Arc::new(RouteTable::new(shards, SEED));
+    let mut writers: Vec<_> = (0..shards).map(|s| table.writer(ShardId(s as u16))).collect();
+    let start = Cpu::now();
+    for i in 0..n {
+        writers[i % shards].insert(&filter(i)).expect("room");
+    }
+    report("shared shape-hash: insert", n, start);
+    while writers.iter_mut().fold(false, |more, w| w.maintain(1 << 16) | more) {}
+    bytes_each("shared shape-hash: memory a route", table.bytes(), table.len());
+    let topics = topics(n);
+    let look = || {
+        let mut found = 0;
+        for t in &topics {
+            let mut out = ShardSet::EMPTY;
+            table.lookup(t, &mut out);
+            found += usize::from(!out.is_empty());
+        }
+        black_box(found)
+    };
+    look();
+    let start = Cpu::now();
+    let found = look();
+    report(&format!("shared shape-hash: lookup, {} shapes", table.shapes_in_use()), LOOKUPS, start);
+    println!("  {:<52} {:>9.1} %", "lookups with a shard", found as f64 * 100.0 / LOOKUPS as f64);
+    std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| {
+                let start = Cpu::now();
+                look();
+                report("shared shape-hash: lookup, one of 2 threads", LOOKUPS, start);
+            });
+        }
+    });
+    // Several times as many shapes.
+    for k in 0..60usize {
+        let f: Vec<&str> = (0..5).map(|b| if (k + 1) >> b & 1 == 1 { "+" } else { "q" }).collect();
+        let f = f.join("/") + if k >= 31 { "/#" } else { "" };
+        writers[0].insert(&f).expect("room");
+    }
+    look();
+    let start = Cpu::now();
+    look();
+    report(&format!("shared shape-hash: lookup, {} shapes", table.shapes_in_use()), LOOKUPS, start);
+    drop((writers, table));
+
+    let mut replica = ShapeMap::default();
+    let start = Cpu::now();
+    (0..n).for_each(|i| replica.insert(&filter(i), 1 << (i % 64)));
+    report("one replica of 64: insert (each of 64 does it)", n, start);
+    bytes_each("64 replicas: memory a route", replica.map.allocation_size() * 64, n);
+    let start = Cpu::now();
+    black_box(topics.iter().map(|t| replica.lookup(t)).fold(0, |a, b| a ^ b));
+    report("one replica: lookup", LOOKUPS, start);
+    drop(replica);
+
+    let trie = Trie::of(n);
+    bytes_each("trie (one thread, no reclaim): memory a route", trie.bytes(), n);
+    let start = Cpu::now();
+    black_box(topics.iter().map(|t| trie.matches(t)).sum::<usize>());
+    report("trie: lookup", LOOKUPS, start);
+}
+
+fn subs(n: usize) {
+    let mut index = SubIndex::new(SEED);
+    let start = Cpu::now();
+    for i in 0..n {
+        index.subscribe(&filter(i), i as u32, SubOpts::new(1, false, false, 0), 0);
+    }
+    report("index: subscribe", n, start);
+    bytes_each("index: memory a subscription, own filter", index.bytes(), n);
+    let topics = topics(n);
+    let mut out = Vec::new();
+    let mut look = |index: &SubIndex, topics: &[String]| {
+        let mut found = 0;
+        for t in topics {
+            out.clear();
+            index.matches(t, &mut out);
+            found += out.len();
+        }
+        black_box(found)
+    };
+    look(&index, &topics);
+    let start = Cpu::now();
+    let found = look(&index, &topics);
+    report("index: matches, 5 shapes", LOOKUPS, start);
+    let trie = Trie::of(n);
+    bytes_each("trie: memory a filter, texts not kept", trie.bytes(), n);
+    let start = Cpu::now();
+    let same: usize = black_box(topics.iter().map(|t| trie.matches(t)).sum());
+    report("trie: matches", LOOKUPS, start);
+    assert_eq!(found, same, "index and trie disagree");
+    drop((index, trie));
+
+    for levels in [6, 9, 12] {
+        let mut index = SubIndex::new(SEED);
+        let (mut map, mut trie) = (ShapeMap::default(), Trie::default());
+        for mask in 1..1usize << levels {
+            let f: Vec<String> = (0..levels)
+                .map(|b| if mask >> b & 1 == 1 { "+".into() } else { format!("{}", b % 2) })
+                .collect();
+            let f = f.join("/");
+            index.subscribe(&f, 1, SubOpts::default(), 0);
+            map.insert(&f, 1);
+            trie.insert(&f);
+        }
+        let mut rng = fastrand::Rng::with_seed(SEED);
+        let count = 20_000;
+        // Each level meets the literal one time in four.
+        let topics: Vec<String> = (0..count)
+            .map(|_| {
+                let l = |b| if rng.u8(..4) == 0 { format!("{}", b % 2) } else { "z".into() };
+                (0..levels).map(l).collect::<Vec<_>>().join("/")
+            })
+            .collect();
+        let shapes = (1 << levels) - 1;
+        let start = Cpu::now();
+        look(&index, &topics);
+        report(&format!("{shapes} shapes: index (hash, then trie)"), count, start);
+        let start = Cpu::now();
+        black_box(topics.iter().map(|t| trie.matches(t)).sum::<usize>());
+        report(&format!("{shapes} shapes: trie alone"), count, start);
+        let start = Cpu::now();
+        black_box(topics.iter().map(|t| map.lookup(t)).sum::<u64>());
+        report(&format!("{shapes} shapes: hash alone"), count, start);
+    }
+
+    let mut index = SubIndex::new(SEED);
+    let start = Cpu::now();
+    for i in 0..n {
+        index.subscribe("popular", i as u32, SubOpts::default(), 0);
+    }
+    report("popular filter: subscribe", n, start);
+    bytes_each("popular filter: memory a subscriber", index.bytes(), n);
+    let id = index.find("popular").expect("there");
+    let mut order: Vec<u32> = (0..n as u32).collect();
+    fastrand::Rng::with_seed(SEED).shuffle(&mut order);
+    let start = Cpu::now();
+    for s in order {
+        black_box(index.unsubscribe(id, s));
+    }
+    report("popular filter: unsubscribe in random order", n, start);
+}
+
+/// Re-arms (a keep-alive or retry timer set anew) among n timers over 5 minutes, then all fire.
+fn wheel(n: usize) {
+    const SPAN: u64 = 300_000;
+    let mut rng = fastrand::Rng::with_seed(SEED);
+    let deadlines: Vec<u64> = (0..n).map(|_| rng.u64(1..SPAN)).collect();
+    let again: Vec<(usize, u64)> =
+        (0..LOOKUPS).map(|_| (rng.usize(..n), rng.u64(1..SPAN))).collect();
+
+    let mut wheel = Wheel::new(0);
+    let start = Cpu::now();
+    let mut ids: Vec<_> = deadlines.iter().zip(0u64..).map(|(d, i)| wheel.insert(*d, i)).collect();
+    report("wheel: insert", n, start);
+    let start = Cpu::now();
+    for (i, d) in &again {
+        wheel.cancel(ids[*i]);
+        ids[*i] = wheel.insert(*d, *i as u64);
+    }
+    report("wheel: cancel + insert", LOOKUPS, start);
+    bytes_each("wheel: memory a timer", wheel.bytes(), n);
+    let (mut fired, mut turns) = (0, 0);
+    let mut out = Vec::new();
+    let start = Cpu::now();
+    for now in 0..=SPAN {
+        while wheel.advance(now, 1024, &mut out) {
+            turns += 1;
+        }
+        fired += out.len();
+        out.clear();
+    }
+    report(&format!("wheel: fire by ms ({turns} calls bounded)"), fired, start);
+
+    let mut map: BTreeMap<(u64, u32), u64> = BTreeMap::new();
+    let mut at = deadlines.clone();
+    let start = Cpu::now();
+    for (d, i) in deadlines.iter().zip(0u32..) {
+        map.insert((*d, i), u64::from(i));
+    }
+    report("BTreeMap: insert", n, start);
+    let start = Cpu::now();
+    for (i, d) in &again {
+        map.remove(&(at[*i], *i as u32));
+        map.insert((*d, *i as u32), *i as u64);
+        at[*i] = *d;
+    }
+    report("BTreeMap: cancel + insert", LOOKUPS, start);
+    let start = Cpu::now();
+    for now in 0..=SPAN {
+        while map
+            .first_entry()
+            .filter(|e| e.key().0 <= now)
+            .is_some_and(|e| black_box(e.remove()) < u64::MAX)
+        {}
+    }
+    report("BTreeMap: fire by ms", n, start);
+
+    let mut heap = BinaryHeap::new();
+    let mut generation = vec![0u32; n];
+    let start = Cpu::now();
+    for (d, i) in deadlines.iter().zip(0u32..) {
+        heap.push((u64::MAX - d, i, 0u32));
+    }
+    report("BinaryHeap: insert", n, start);
+    let start = Cpu::now();
+    for (i, d) in &again {
+        generation[*i] += 1;
+        heap.push((u64::MAX - d, *i as u32, generation[*i]));
+    }
+    report("BinaryHeap: cancel (lazily) + insert", LOOKUPS, start);
+    let start = Cpu::now();
+    for now in 0..=SPAN {
+        while let Some(top) = heap.peek().filter(|t| t.0 >= u64::MAX - now) {
+            black_box(generation[top.1 as usize] == top.2);
+            heap.pop();
+        }
+    }
+    report("BinaryHeap: fire by ms", n, start);
+}
+
+fn retained(n: usize) {
+    let message = |topic: &str| {
+        Arc::new(Message {
+            data: Bytes::from(format!("{topic}{{\"value\":12345}}")),
+            topic_end: topic.len() as u32,
+            props_end: topic.len() as u32,
+            publisher: 0,
+            created_ms: 0,
+            expiry_s: u32::MAX,
+            qos: QoS::AtMostOnce,
+            retain: true,
+            expiry_forwarded: false,
+        })
+    };
+    let topic = |i: usize| format!("site/{}/dev/{i}/temp", i % 1000);
+    let mut store = RetainedStore::new(usize::MAX, usize::MAX, SEED);
+    let messages: Vec<_> = (0..n).map(|i| message(&topic(i))).collect();
+    let start = Cpu::now();
+    for m in &messages {
+        store.set(Arc::clone(m)).expect("room");
+    }
+    report("set, new topic of 2 own levels", n, start);
+    bytes_each("index memory a topic", store.index_bytes(), n);
+    let start = Cpu::now();
+    for m in &messages {
+        black_box(store.set(Arc::clone(m)).is_ok());
+    }
+    report("set, replacing", n, start);
+    let start = Cpu::now();
+    for t in topics(n) {
+        black_box(store.get(&t, 0).is_some());
+    }
+    report("get (and making the text)", LOOKUPS, start);
+    for f in ["#", "site/+/dev/+/temp", "site/7/dev/#", "site/+/dev/7/temp"] {
+        let (mut cursor, mut out, mut found, mut pages) =
+            (RetainedCursor::default(), Vec::new(), 0, 0u32);
+        let (mut longest, start) = (0, Cpu::now());
+        loop {
+            let page = Cpu::now();
+            let done = store.page(f, &mut cursor, 64, 1 << 20, 0, &mut out);
+            longest = longest.max(page.elapsed_ns() / 1000);
+            found += out.len();
+            pages += 1;
+            out.clear();
+            if done {
+                break;
+            }
+        }
+        report(
+            &format!("{f}: {found} found, {pages} pages, longest {longest} us"),
+            found.max(1),
+            start,
+        );
+    }
+}
+
+/// Fingerprints with a 64-shard set in a plain map: what a replica in each shard would be.
+#[derive(Default)]
+struct ShapeMap {
+    map: HashMap<u64, u64>,
+    shapes: HashMap<(usize, u64, bool), u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl ShapeMap {
+    fn level(&self, at: usize, text: &str) -> u64 {
+        self.hasher.hash_one((at, text))
+    }
+
+    fn key(sum: u64, levels: usize, multi: bool) -> u64 {
+        (sum ^ (levels * 2 + usize::from(multi)) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn insert(&mut self, filter: &str, bits: u64) {
+        let (mut sum, mut plus, mut levels, mut multi) = (0u64, 0u64, 0, false);
+        for (i, text) in filter.split('/').enumerate() {
+            if text == "#" {
+                multi = true;
+                break;
+            }
+            plus |= u64::from(text == "+") << i;
+            sum = sum.wrapping_add(self.level(i, text));
+            levels += 1;
+        }
+        *self.shapes.entry((levels, plus, multi)).or_insert(0) += 1;
+        *self.map.entry(Self::key(sum, levels, multi)).or_insert(0) |= bits;
+    }
+
+    fn lookup(&self, topic: &str) -> u64 {
+        let (mut sums, mut swaps, mut n) = ([0u64; 17], [0u64; 17], 0);
+        for text in topic.split('/').take(16) {
+            let hash = self.level(n, text);
+            sums[n + 1] = sums[n].wrapping_add(hash);
+            swaps[n] = self.level(n, "+").wrapping_sub(hash);
+            n += 1;
+        }
+        let mut out = 0;
+        for (levels, plus, multi) in self.shapes.keys() {
+            if *levels > n || !multi && *levels != n {
+                continue;
+            }
+            let (mut sum, mut rest) = (sums[*levels], *plus);
+            while rest != 0 {
+                sum = sum.wrapping_add(swaps[rest.trailing_zeros() as usize]);
+                rest &= rest - 1;
+            }
+            out |= self.map.get(&Self::key(sum, *levels, *multi)).copied().unwrap_or(0);
+        }
+        out
+    }
+}
+
+/// A flat trie: children by (node, hash of the level) in one map.
+#[derive(Default)]
+struct Trie {
+    children: HashMap<(u32, u64), u32>,
+    /// Filters that end at a node, and those that go on with `#` there.
+    ends: Vec<(u32, u32)>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Trie {
+    fn of(n: usize) -> Self {
+        let mut trie = Self::default();
+        let start = Cpu::now();
+        (0..n).for_each(|i| trie.insert(&filter(i)));
+        report("trie: insert", n, start);
+        trie
+    }
+
+    fn bytes(&self) -> usize {
+        self.children.allocation_size() + self.ends.capacity() * 8
+    }
+
+    fn insert(&mut self, filter: &str) {
+        let mut node = 0;
+        self.ends.resize(self.ends.len().max(1), (0, 0));
+        for text in filter.split('/') {
+            if text == "#" {
+                self.ends[node as usize].1 += 1;
+                return;
+            }
+            let next = self.ends.len() as u32;
+            node = *self.children.entry((node, self.hasher.hash_one(text))).or_insert(next);
+            if node == next {
+                self.ends.push((0, 0));
+            }
+        }
+        self.ends[node as usize].0 += 1;
+    }
+
+    fn matches(&self, topic: &str) -> usize {
+        let plus = self.hasher.hash_one("+");
+        let (mut reached, mut next, mut found) = (vec![0u32], Vec::new(), 0);
+        for text in topic.split('/') {
+            let hash = self.hasher.hash_one(text);
+            for node in &reached {
+                found += self.ends[*node as usize].1 as usize;
+                next.extend(self.children.get(&(*node, hash)));
+                next.extend(self.children.get(&(*node, plus)));
+            }
+            std::mem::swap(&mut reached, &mut next);
+            next.clear();
+        }
+        for node in &reached {
+            let (end, multi) = self.ends[*node as usize];
+            found += (end + multi) as usize;
+        }
+        found
+    }
+}

@@ -1,0 +1,267 @@
+//! The sender's side of the mesh: one lane to each peer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::mailbox::{Delivery, Mailbox};
+use crate::engine::effects::Effects;
+use crate::engine::ids::{ShardId, ShardSet};
+use crate::engine::mail::{Mail, Parcel};
+
+/// Waiting batches of one lane are merged up to this many mails, so that a long wait costs few
+/// mailbox entries. Above it the receiver's turn would grow without bound.
+const MERGED_BATCH_MAX: usize = 256;
+/// Empty batch vectors kept for reuse: those that came in as mail go out again as mail.
+const SPARE_MAX: usize = 64;
+/// A vector that held a burst is not kept.
+const SPARE_CAPACITY_MAX: usize = 1024;
+
+/// What the lanes of one shard did. Written by the shard alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// Mails sent.
+    pub mails: u64,
+    /// Mailbox entries pushed (batches and connections).
+    pub batches: u64,
+    /// Wakes owed to sleeping peers.
+    pub wakes: u64,
+    /// Times that a lane went from open to full.
+    pub full: u64,
+    /// Most deliveries that ever waited in outboxes at one time.
+    pub waiting_peak: u64,
+}
+
+/// Lives on: the sending shard.
+///
+/// Invariant: a lane is a FIFO. While its outbox holds anything, new mail goes behind it. The outbox
+/// is bounded by the machine: it is told of a full lane ([`Effects::lanes_full`]) and stops reading
+/// the publishers that feed it; mail that must not be lost is accepted always.
+#[derive(Debug)]
+pub struct Lanes {
+    me: ShardId,
+    mailboxes: Arc<[Mailbox]>,
+    outboxes: Vec<VecDeque<Waiting>>,
+    waiting: usize,
+    after: VecDeque<(u64, ShardId, Mail)>,
+    turn: u64,
+    full: ShardSet,
+    drained: Vec<ShardId>,
+    pushed: Vec<ShardId>,
+    is_pushed: ShardSet,
+    spare: Vec<Vec<Mail>>,
+    counts: LaneCounts,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    turn: u64,
+    delivery: Delivery,
+}
+
+impl Lanes {
+    /// The lanes of shard `me` to all `mailboxes` (its own among them).
+    #[must_use]
+    pub fn new(me: ShardId, mailboxes: Arc<[Mailbox]>) -> Self {
+        let outboxes = mailboxes.iter().map(|_| VecDeque::new()).collect();
+        Self {
+            me,
+            mailboxes,
+            outboxes,
+            waiting: 0,
+            after: VecDeque::new(),
+            turn: 0,
+            full: ShardSet::EMPTY,
+            drained: Vec::new(),
+            pushed: Vec::new(),
+            is_pushed: ShardSet::EMPTY,
+            spare: Vec::new(),
+            counts: LaneCounts::default(),
+        }
+    }
+
+    /// This shard's own mailbox.
+    #[must_use]
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailboxes[self.me.index()]
+    }
+
+    /// What the lanes did so far.
+    #[must_use]
+    pub fn counts(&self) -> LaneCounts {
+        self.counts
+    }
+
+    /// Peers that have no room. To be copied to [`Effects::lanes_full`].
+    #[must_use]
+    pub fn full(&self) -> ShardSet {
+        self.full
+    }
+
+    /// Whether anything waits at the sender. If so, do not sleep for longer than a moment: nobody
+    /// wakes the sender when room appears.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting != 0 || !self.after.is_empty() || !self.full.is_empty()
+    }
+
+    /// Whether [`pop_drained`](Self::pop_drained) has something.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        !self.drained.is_empty()
+    }
+
+    /// Takes one lane that was full and is open again.
+    pub fn pop_drained(&mut self) -> Option<ShardId> {
+        self.drained.pop()
+    }
+
+    /// Sends the mail of a turn: first what waits, then `fx.mail`, then `fx.mail_after` if nothing
+    /// older than it waits on any lane. Call [`pop_wake`](Self::pop_wake) afterwards.
+    pub fn send_turn(&mut self, fx: &mut Effects) {
+        self.turn += 1;
+        self.retry();
+        for ix in 0..fx.mail.len() {
+            if !fx.mail[ix].is_empty() {
+                let empty = self.spare.pop().unwrap_or_default();
+                let mail = std::mem::replace(&mut fx.mail[ix], empty);
+                self.counts.mails += mail.len() as u64;
+                self.send(ShardId(ix as u16), Delivery::Batch { from: self.me, mail });
+            }
+        }
+        let turn = self.turn;
+        self.after.extend(fx.mail_after.drain(..).map(|(to, mail)| (turn, to, mail)));
+        self.send_after();
+    }
+
+    /// Sends a moved connection: in order with the mail of this and earlier turns.
+    pub fn send_connection(&mut self, to: ShardId, ring: u16, slot: u32, parcel: Box<Parcel>) {
+        self.send(to, Delivery::Arrived { ring, slot, parcel });
+    }
+
+    /// Takes one peer that sleeps and was sent something: it is owed one wake. Call until `None`
+    /// when all of a turn is sent.
+    pub fn pop_wake(&mut self) -> Option<ShardId> {
+        while let Some(to) = self.pushed.pop() {
+            self.is_pushed.remove(to);
+            if to != self.me && self.mailboxes[to.index()].sleep.must_wake() {
+                self.counts.wakes += 1;
+                return Some(to);
+            }
+        }
+        None
+    }
+
+    /// Gives the vector of a received batch back for reuse.
+    pub fn recycle(&mut self, mut mail: Vec<Mail>) {
+        mail.clear();
+        if self.spare.len() < SPARE_MAX && mail.capacity() <= SPARE_CAPACITY_MAX {
+            self.spare.push(mail);
+        }
+    }
+
+    fn send(&mut self, to: ShardId, delivery: Delivery) {
+        if self.outboxes[to.index()].is_empty() {
+            match self.push(to, delivery) {
+                Ok(()) => {}
+                Err(back) => {
+                    self.mark_full(to);
+                    self.wait(to, back);
+                }
+            }
+        } else {
+            self.wait(to, delivery);
+        }
+    }
+
+    #[allow(clippy::result_large_err, reason = "the value goes back to the outbox")]
+    fn push(&mut self, to: ShardId, delivery: Delivery) -> Result<(), Delivery> {
+        self.mailboxes[to.index()].push(delivery)?;
+        self.counts.batches += 1;
+        if !self.is_pushed.contains(to) {
+            self.is_pushed.insert(to);
+            self.pushed.push(to);
+        }
+        Ok(())
+    }
+
+    fn mark_full(&mut self, to: ShardId) {
+        if !self.full.contains(to) {
+            self.full.insert(to);
+            self.counts.full += 1;
+        }
+    }
+
+    fn wait(&mut self, to: ShardId, delivery: Delivery) {
+        let turn = self.turn;
+        let outbox = &mut self.outboxes[to.index()];
+        if let (
+            Some(Waiting { delivery: Delivery::Batch { mail: last, .. }, .. }),
+            Delivery::Batch { mail, .. },
+        ) = (outbox.back_mut(), &delivery)
+            && last.len() + mail.len() <= MERGED_BATCH_MAX
+        {
+            let Delivery::Batch { mut mail, .. } = delivery else { unreachable!() };
+            last.append(&mut mail);
+            return self.recycle(mail);
+        }
+        outbox.push_back(Waiting { turn, delivery });
+        self.waiting += 1;
+        self.counts.waiting_peak = self.counts.waiting_peak.max(self.waiting as u64);
+    }
+
+    fn retry(&mut self) {
+        if self.waiting == 0 && self.full.is_empty() {
+            return;
+        }
+        for to in self.full.iter().collect::<Vec<_>>() {
+            while let Some(Waiting { turn, delivery }) = self.outboxes[to.index()].pop_front() {
+                self.waiting -= 1;
+                if let Err(delivery) = self.push(to, delivery) {
+                    self.outboxes[to.index()].push_front(Waiting { turn, delivery });
+                    self.waiting += 1;
+                    break;
+                }
+            }
+            let parked = self.after.front().is_some_and(|(_, peer, _)| *peer == to);
+            if self.outboxes[to.index()].is_empty() && !parked {
+                self.full.remove(to);
+                self.drained.push(to);
+            }
+        }
+    }
+
+    fn send_after(&mut self) {
+        while let Some((turn, to, _)) = self.after.front() {
+            let (turn, to) = (*turn, *to);
+            // Merging only ever puts younger mail behind an older front, so the front's turn is
+            // that of the oldest mail of its lane.
+            let older_waits = self.waiting != 0
+                && self.outboxes.iter().any(|o| o.front().is_some_and(|w| w.turn <= turn));
+            if older_waits {
+                return;
+            }
+            let Some((_, _, mail)) = self.after.pop_front() else { return };
+            let mut batch = self.spare.pop().unwrap_or_default();
+            batch.push(mail);
+            while let Some((next_turn, next, _)) = self.after.front()
+                && (*next_turn, *next) == (turn, to)
+            {
+                batch.extend(self.after.pop_front().map(|(_, _, mail)| mail));
+            }
+            let mails = batch.len() as u64;
+            match self.push(to, Delivery::Batch { from: self.me, mail: batch }) {
+                Ok(()) => self.counts.mails += mails,
+                Err(Delivery::Batch { mail, .. }) => {
+                    self.mark_full(to);
+                    mail.into_iter().rev().for_each(|m| self.after.push_front((turn, to, m)));
+                    return;
+                }
+                Err(Delivery::Arrived { .. }) => unreachable!("a batch was pushed"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

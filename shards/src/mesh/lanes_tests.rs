@@ -1,0 +1,135 @@
+use bytes::Bytes;
+use ringmain_mqtt::QoS;
+
+use super::*;
+use crate::engine::message::Message;
+
+fn mail(n: u64) -> Mail {
+    Mail::Publish(Arc::new(Message {
+        data: Bytes::from_static(b"t"),
+        topic_end: 1,
+        props_end: 1,
+        publisher: 0,
+        created_ms: n,
+        expiry_s: u32::MAX,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        expiry_forwarded: false,
+    }))
+}
+
+fn number(mail: &Mail) -> u64 {
+    let Mail::Publish(m) = mail;
+    m.created_ms
+}
+
+fn drain(mailbox: &Mailbox) -> Vec<u64> {
+    let mut all = Vec::new();
+    while let Some(Delivery::Batch { mail, .. }) = mailbox.pop() {
+        all.extend(mail.iter().map(number));
+    }
+    all
+}
+
+fn mesh(shards: usize, batches: usize) -> Arc<[Mailbox]> {
+    (0..shards).map(|_| Mailbox::new(batches)).collect()
+}
+
+const B: ShardId = ShardId(1);
+const C: ShardId = ShardId(2);
+
+#[test]
+fn mail_for_a_full_mailbox_waits_in_order_and_is_never_lost() {
+    let boxes = mesh(2, 2);
+    let mut lanes = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut fx = Effects::new(2);
+    let mut got = Vec::new();
+    for n in 0..1000 {
+        fx.send(B, mail(n));
+        lanes.send_turn(&mut fx);
+        fx.clear();
+        if n % 7 == 6 {
+            got.extend(drain(&boxes[1]));
+        }
+    }
+    assert!(lanes.counts().full > 0 && lanes.full().contains(B));
+    while lanes.is_waiting() {
+        lanes.send_turn(&mut fx);
+        got.extend(drain(&boxes[1]));
+    }
+    got.extend(drain(&boxes[1]));
+    assert_eq!(got, (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_lane_is_reported_drained_once_and_only_when_open() {
+    let boxes = mesh(2, 1);
+    let mut lanes = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut fx = Effects::new(2);
+    for n in 0..2 {
+        fx.send(B, mail(n));
+        lanes.send_turn(&mut fx);
+    }
+    assert!(lanes.full().contains(B));
+    lanes.send_turn(&mut fx);
+    assert_eq!(lanes.pop_drained(), None);
+    assert_eq!(drain(&boxes[1]), [0]);
+    lanes.send_turn(&mut fx);
+    assert_eq!(lanes.pop_drained(), Some(B));
+    assert_eq!(lanes.pop_drained(), None);
+    assert!(lanes.full().is_empty() && !lanes.is_waiting());
+}
+
+#[test]
+fn mail_after_waits_for_older_mail_to_any_shard_but_not_for_younger() {
+    let boxes = mesh(3, 1);
+    let mut lanes = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut fx = Effects::new(3);
+    fx.send(B, mail(1));
+    lanes.send_turn(&mut fx); // fills B
+    fx.send(B, mail(2));
+    fx.mail_after.push((C, mail(10)));
+    lanes.send_turn(&mut fx); // 2 waits for B, so 10 must wait though C has room
+    assert_eq!(drain(&boxes[2]), []);
+    assert!(lanes.is_waiting());
+    assert_eq!(drain(&boxes[1]), [1]);
+    fx.send(B, mail(3));
+    lanes.send_turn(&mut fx); // 2 goes, 3 (younger) waits, 10 goes
+    assert_eq!(drain(&boxes[1]), [2]);
+    assert_eq!(drain(&boxes[2]), [10]);
+}
+
+#[test]
+fn mail_after_keeps_its_order_across_shards_when_its_receiver_is_full() {
+    let boxes = mesh(3, 1);
+    let mut lanes = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut fx = Effects::new(3);
+    fx.send(B, mail(1));
+    fx.mail_after.push((B, mail(10)));
+    fx.mail_after.push((C, mail(11)));
+    lanes.send_turn(&mut fx);
+    assert_eq!(drain(&boxes[2]), [], "11 must not overtake 10");
+    assert_eq!(drain(&boxes[1]), [1]);
+    lanes.send_turn(&mut fx);
+    assert_eq!(drain(&boxes[1]), [10]);
+    assert_eq!(drain(&boxes[2]), [11]);
+    lanes.send_turn(&mut fx);
+    assert!(lanes.full().is_empty());
+    assert_eq!(lanes.pop_drained(), Some(B));
+}
+
+#[test]
+fn a_sleeping_peer_is_woken_once_a_turn() {
+    let boxes = mesh(2, 8);
+    let mut lanes = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut fx = Effects::new(2);
+    boxes[1].sleep.announce();
+    fx.send(B, mail(1));
+    lanes.send_turn(&mut fx);
+    assert_eq!(lanes.pop_wake(), Some(B));
+    assert_eq!(lanes.pop_wake(), None);
+    fx.send(B, mail(2));
+    lanes.send_turn(&mut fx);
+    assert_eq!(lanes.pop_wake(), None, "it was told once for this sleep");
+    assert_eq!(lanes.counts().wakes, 1);
+}

@@ -1,0 +1,307 @@
+//! Accepting connections: which ring, how many at a time, and who is there.
+//!
+//! Of a shard's rings one accepts at a time: the first with room. While much room is left it does
+//! so by multishot; close to its bound it switches to single accepts, no more of them than there is
+//! room, because a multishot accept that meets a full table throws the accepted connection away.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use io_uring::{cqueue, opcode, types};
+
+use super::conn::{Cold, Phase, flag};
+use super::listen;
+use super::net::{Net, NetTask};
+use super::probe::Feature;
+use super::token::{self, Kind};
+use crate::engine::Machine;
+use crate::engine::ids::{ConnId, Peer};
+use crate::engine::input::Input;
+
+/// Room below which single accepts are used: more than a multishot accept can take from a full
+/// backlog before it is cancelled.
+const MULTISHOT_ROOM_MIN: u32 = 4096 + 1024;
+/// Single accepts armed at a time.
+const SINGLES_MAX: u32 = 16;
+/// Pause after the kernel ran out of descriptors or memory.
+const RETRY_MS: u64 = 10;
+/// IORING_FILE_INDEX_ALLOC as `opcode::FilesUpdate` takes it.
+const ALLOC_SLOT: i32 = -1;
+
+/// Lives on: its shard.
+pub(super) struct Acceptor {
+    listeners: Vec<Listener>,
+    stopped: bool,
+    retry_at_ms: u64,
+}
+
+struct Listener {
+    socket: OwnedFd,
+    paused: bool,
+    rings: Vec<Armed>,
+}
+
+/// What is in flight on one ring for one listener.
+#[derive(Clone, Copy, Default)]
+struct Armed {
+    many: bool,
+    cancelling: bool,
+    singles: u32,
+}
+
+impl Acceptor {
+    pub(super) fn new(sockets: Vec<OwnedFd>, rings: usize) -> Self {
+        let listeners = sockets
+            .into_iter()
+            .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
+            .collect();
+        Self { listeners, stopped: false, retry_at_ms: 0 }
+    }
+
+    /// Pauses or resumes; false when there is no such listener.
+    pub(super) fn pause(&mut self, listener: u16, paused: bool) -> bool {
+        self.listeners.get_mut(usize::from(listener)).map(|l| l.paused = paused).is_some()
+    }
+
+    /// Stops for good.
+    pub(super) fn stop(&mut self) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            self.listeners.iter().for_each(|l| listen::shut(l.socket.as_raw_fd()));
+        }
+    }
+
+    /// When accepting may be tried again, or `u64::MAX`.
+    pub(super) fn retry_ms(&self) -> u64 {
+        if self.retry_at_ms == 0 { u64::MAX } else { self.retry_at_ms }
+    }
+}
+
+impl<M: Machine> NetTask<M> {
+    pub(super) fn on_accept(&mut self, ring: usize, kind: Kind, index: u32, cqe: &cqueue::Entry) {
+        let net = &mut self.net;
+        let armed = &mut net.acceptor.listeners[index as usize].rings[ring];
+        if kind == Kind::AcceptOne {
+            armed.singles -= 1;
+        } else if !cqueue::more(cqe.flags()) {
+            armed.many = false;
+            armed.cancelling = false;
+        }
+        let result = cqe.result();
+        if result < 0 {
+            return net.on_accept_failed(-result);
+        }
+        net.shared.stats(net.me).accepted.inc();
+        net.shared.connections.fetch_add(1, Ordering::Relaxed);
+        if net.features.has(Feature::FixedFdInstall) {
+            net.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
+            let id = net.conns.open(ring as u16, result as u32, index as u16, Phase::Opening);
+            net.install(id, Kind::InstallForPeer);
+        } else {
+            net.register_accepted(ring, result, index as u16);
+        }
+    }
+
+    /// The descriptor of a new connection has a number for a moment: asks who it is.
+    pub(super) fn on_installed(&mut self, id: ConnId, result: i32) {
+        let net = &mut self.net;
+        net.on_misc_done(id);
+        if result < 0 {
+            if matches!(-result, libc::EMFILE | libc::ENFILE) && net.is_opening(id) {
+                net.shared.stats(net.me).accept_no_descriptors.inc();
+                return net.install(id, Kind::InstallForPeer); // numbers come back within a turn
+            }
+            return net.drop_unopened(id);
+        }
+        // SAFETY: the kernel made this descriptor for us just now.
+        let fd = unsafe { OwnedFd::from_raw_fd(result) };
+        match listen::peer_addr(fd.as_raw_fd()) {
+            Ok(addr) => self.opened(id, addr),
+            Err(_) => net.drop_unopened(id),
+        }
+    }
+
+    /// An accepted ordinary descriptor has become a direct one (kernels before 6.8).
+    pub(super) fn on_registered(&mut self, id: ConnId, result: i32) {
+        let net = &mut self.net;
+        let Some(conn) = net.conns.get(id) else { return };
+        let Some(Cold::Registering([slot, fd], addr)) = conn.cold.take().map(|c| *c) else {
+            unreachable!("only a registering connection gets here")
+        };
+        // SAFETY: accepted for us, kept in `cold` since, closed here.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        conn.misc -= 1;
+        if result == 1 && slot >= 0 {
+            conn.slot = slot as u32;
+            return self.opened(id, addr);
+        }
+        net.shared.stats(net.me).accept_table_full.inc();
+        net.forget(id);
+    }
+
+    fn opened(&mut self, id: ConnId, addr: SocketAddr) {
+        let Some(conn) = self.net.conns.get(id) else { return };
+        if conn.phase != Phase::Opening {
+            conn.set(flag::SILENT);
+            return self.net.try_finish(id);
+        }
+        conn.phase = Phase::Open;
+        let peer = Peer { addr, listener: conn.listener };
+        self.net.want_arm(id);
+        self.feed(Input::Open { conn: id, peer });
+    }
+}
+
+impl Net {
+    /// Arms, switches and cancels accepts, after each turn.
+    pub(super) fn drive_accepts(&mut self) {
+        if self.acceptor.retry_at_ms != 0 {
+            if self.now.mono_ms() < self.acceptor.retry_at_ms {
+                return;
+            }
+            self.acceptor.retry_at_ms = 0;
+        }
+        let node_room =
+            self.shared.max_connections - self.shared.connections.load(Ordering::Relaxed);
+        let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX);
+        let chosen = (0..self.rings.len()).find(|r| self.ring_addr(*r).free() > 0);
+        let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room);
+        for listener in 0..self.acceptor.listeners.len() {
+            let on = !self.acceptor.stopped && !self.acceptor.listeners[listener].paused;
+            for ring in 0..self.rings.len() {
+                let room = if on && chosen == Some(ring) { room } else { 0 };
+                self.drive_accept(listener, ring, room);
+            }
+        }
+        if room == 0 && !self.acceptor.stopped && node_room == 0 {
+            // Another shard may free the place, and doesn't tell.
+            self.acceptor.retry_at_ms = self.now.mono_ms() + RETRY_MS;
+        }
+    }
+
+    fn drive_accept(&mut self, listener: usize, ring: usize, room: u32) {
+        let many = room > MULTISHOT_ROOM_MIN && self.features.has(Feature::MultishotAccept);
+        let listeners = self.acceptor.listeners.len() as u32;
+        let armed = self.acceptor.listeners[listener].rings[ring];
+        if many {
+            if !armed.many {
+                self.acceptor.listeners[listener].rings[ring].many = true;
+                self.arm_accept(listener, ring, true);
+            }
+            return;
+        }
+        if armed.many {
+            if !armed.cancelling {
+                self.acceptor.listeners[listener].rings[ring].cancelling = true;
+                self.cancel_accepts(listener, ring, Kind::AcceptMany);
+            }
+            return; // single accepts follow when it has ended
+        }
+        // Several listeners share the room, so each gets a part of it (and one at least).
+        let share = if room == 0 { 0 } else { (room / listeners).clamp(1, SINGLES_MAX) };
+        if armed.singles > share {
+            if !armed.cancelling {
+                self.acceptor.listeners[listener].rings[ring].cancelling = true;
+                self.cancel_accepts(listener, ring, Kind::AcceptOne);
+            }
+            return;
+        }
+        let armed = &mut self.acceptor.listeners[listener].rings[ring];
+        armed.cancelling = false;
+        let missing = share - armed.singles;
+        armed.singles = share;
+        (0..missing).for_each(|_| self.arm_accept(listener, ring, false));
+    }
+
+    fn arm_accept(&mut self, listener: usize, ring: usize, many: bool) {
+        let direct = self.features.has(Feature::FixedFdInstall);
+        let fd = types::Fd(self.acceptor.listeners[listener].socket.as_raw_fd());
+        let cloexec = if direct { 0 } else { libc::SOCK_CLOEXEC };
+        let entry = if many {
+            opcode::AcceptMulti::new(fd).allocate_file_index(direct).flags(cloexec).build()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .file_index(direct.then(types::DestinationSlot::auto_target))
+                .flags(cloexec)
+                .build()
+        };
+        let kind = if many { Kind::AcceptMany } else { Kind::AcceptOne };
+        // SAFETY: points to no memory (no address is asked for).
+        unsafe {
+            self.submit(ring as u16, entry.user_data(token::of_index(kind, listener as u32)));
+        }
+    }
+
+    fn cancel_accepts(&mut self, listener: usize, ring: usize, kind: Kind) {
+        let which = token::of_index(kind, listener as u32);
+        let entry = opcode::AsyncCancel2::new(types::CancelBuilder::user_data(which).all()).build();
+        // SAFETY: points to no memory.
+        unsafe { self.submit(ring as u16, entry) }
+    }
+
+    fn on_accept_failed(&mut self, errno: i32) {
+        let stats = self.shared.stats(self.me);
+        match errno {
+            libc::ECANCELED => {}
+            libc::ENFILE if self.features.has(Feature::FixedFdInstall) => {
+                stats.accept_table_full.inc();
+            }
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => {
+                stats.accept_no_descriptors.inc();
+                self.acceptor.retry_at_ms = self.now.mono_ms() + RETRY_MS;
+            }
+            libc::EINVAL if self.acceptor.stopped => {}
+            // The peer gave up while it was queued.
+            libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN => {}
+            _ => {
+                stats.accept_errors.inc();
+                self.acceptor.retry_at_ms = self.now.mono_ms() + RETRY_MS;
+            }
+        }
+    }
+
+    /// Asks for a descriptor number for a connection's direct descriptor.
+    pub(super) fn install(&mut self, id: ConnId, kind: Kind) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.misc += 1;
+        let (ring, slot) = (conn.ring, conn.slot);
+        let entry = opcode::FixedFdInstall::new(types::Fixed(slot), 0)
+            .build()
+            .user_data(token::of_conn(kind, id));
+        // SAFETY: points to no memory.
+        unsafe { self.submit(ring, entry) }
+    }
+
+    fn register_accepted(&mut self, ring: usize, fd: RawFd, listener: u16) {
+        let Ok(addr) = listen::peer_addr(fd) else {
+            // SAFETY: accepted for us just now.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return self.shared.stats(self.me).gone_at_open.inc();
+        };
+        self.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
+        let id = self.conns.open(ring as u16, u32::MAX, listener, Phase::Opening);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.misc += 1;
+        let cold = conn.cold.insert(Box::new(Cold::Registering([fd, fd], addr)));
+        let Cold::Registering(fds, _) = &mut **cold else { return };
+        let entry = opcode::FilesUpdate::new(fds.as_mut_ptr(), 1)
+            .offset(ALLOC_SLOT)
+            .build()
+            .user_data(token::of_conn(Kind::Register, id));
+        // SAFETY: the box stays in `cold` until `on_registered` takes it.
+        unsafe { self.submit(ring as u16, entry) }
+    }
+
+    fn is_opening(&mut self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|c| c.phase == Phase::Opening)
+    }
+
+    fn drop_unopened(&mut self, id: ConnId) {
+        self.shared.stats(self.me).gone_at_open.inc();
+        if let Some(conn) = self.conns.get(id) {
+            conn.set(flag::SILENT);
+        }
+        self.end(id);
+    }
+}

@@ -1,0 +1,263 @@
+//! Settings of the reactor, and what can go wrong at start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::probe::{Degradation, Feature};
+
+/// Connections that may wait in the backlog and still be accepted after a ring is found full: the
+/// table of a ring is larger than its capacity by this. See `accept.rs`.
+pub(super) const TABLE_SLACK: u32 = 16;
+/// The kernel's limit for one table of direct descriptors.
+const TABLE_MAX: u32 = 1 << 20;
+
+/// Where one shard runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardPlacement {
+    /// The CPU that its thread is pinned to; `None` = wherever the scheduler likes. Two shards may
+    /// share a CPU.
+    pub cpu: Option<usize>,
+}
+
+/// One address to listen on. Each shard has its own socket on it (SO_REUSEPORT). (features.md T14)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Address and port; port 0 takes a free one, the same for all shards.
+    pub addr: SocketAddr,
+    /// Connections the kernel queues per shard before it refuses more. Capped by
+    /// `net.core.somaxconn`.
+    pub backlog: u32,
+    /// TCP_NODELAY: send small packets at once. The reactor coalesces by itself.
+    pub nodelay: bool,
+    /// SO_SNDBUF in bytes; `None` = the kernel tunes it.
+    pub send_buffer_bytes: Option<u32>,
+    /// SO_RCVBUF in bytes; `None` = the kernel tunes it.
+    pub recv_buffer_bytes: Option<u32>,
+    /// TCP keep-alive: idle seconds before the first probe; `None` = off.
+    pub keepalive_idle_s: Option<u32>,
+    /// Seconds between probes.
+    pub keepalive_interval_s: u32,
+    /// Probes without an answer before the connection is dropped.
+    pub keepalive_probes: u32,
+    /// TCP_USER_TIMEOUT: ms that sent data may stay unacknowledged before the connection is
+    /// dropped; `None` = the kernel's 15 minutes or so.
+    pub user_timeout_ms: Option<u32>,
+    /// IPV6_V6ONLY for IPv6 addresses.
+    pub v6_only: bool,
+}
+
+impl ListenerConfig {
+    /// Defaults for one address.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            backlog: 4096,
+            nodelay: true,
+            send_buffer_bytes: None,
+            recv_buffer_bytes: None,
+            keepalive_idle_s: None,
+            keepalive_interval_s: 15,
+            keepalive_probes: 4,
+            user_timeout_ms: None,
+            v6_only: true,
+        }
+    }
+}
+
+/// Settings of a node's data plane.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// One entry per shard, 1..=256.
+    pub shards: Vec<ShardPlacement>,
+    /// Addresses; the index in this list is the `listener` of a connection.
+    pub listeners: Vec<ListenerConfig>,
+    /// Most connections of the node. More wait in the kernel's backlog.
+    pub max_connections: u32,
+    /// Bytes of one receive buffer: the most that one `Input::Data` carries.
+    pub recv_buffer_bytes: u32,
+    /// Receive buffers of a shard's main ring; a power of two up to 32,768. Child rings have a
+    /// quarter of it.
+    pub recv_buffers_per_ring: u16,
+    /// Rings of each shard; 0 = as many as `max_connections` and RLIMIT_NOFILE ask for.
+    pub rings_per_shard: u16,
+    /// Most connections of one ring; `None` = RLIMIT_NOFILE (the kernel's bound), up to 2^20.
+    pub max_connections_per_ring: Option<u32>,
+    /// Completion queue entries of a shard's main ring. Too small a queue ends multishot requests,
+    /// which then must be armed again.
+    pub cq_entries: u32,
+    /// Deliveries that a shard's mailbox holds.
+    pub mailbox_batches: usize,
+    /// Orders of the control plane that wait for one shard.
+    pub control_queue: usize,
+    /// Events for the control plane that wait, of all shards together; more are dropped and counted.
+    pub event_queue: usize,
+    /// Do not use these, as on an older kernel. For tests and for finding faults.
+    pub disable: Vec<Feature>,
+}
+
+impl NodeConfig {
+    /// Defaults for `shards` shards without pinning and for these addresses.
+    #[must_use]
+    pub fn new(shards: usize, addrs: &[SocketAddr]) -> Self {
+        Self {
+            shards: vec![ShardPlacement::default(); shards],
+            listeners: addrs.iter().copied().map(ListenerConfig::new).collect(),
+            max_connections: 16_384,
+            recv_buffer_bytes: 4096,
+            recv_buffers_per_ring: 1024,
+            rings_per_shard: 0,
+            max_connections_per_ring: None,
+            cq_entries: 65_536,
+            mailbox_batches: 1024,
+            control_queue: 256,
+            event_queue: 4096,
+            disable: Vec::new(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let bad = |what: &'static str| Err(StartError::Config(what));
+        if !(1..=crate::engine::ids::SHARDS_MAX).contains(&self.shards.len()) {
+            return bad("the number of shards must be 1 to 256");
+        }
+        if self.listeners.len() > 1024 {
+            return bad("there can be at most 1,024 listeners");
+        }
+        if !self.recv_buffers_per_ring.is_power_of_two() || self.recv_buffers_per_ring > 32_768 {
+            return bad("recv_buffers_per_ring must be a power of two, at most 32,768");
+        }
+        if !(64..=1 << 20).contains(&self.recv_buffer_bytes) {
+            return bad("recv_buffer_bytes must be 64 to 1,048,576");
+        }
+        if !(64..=1 << 20).contains(&self.cq_entries) {
+            return bad("cq_entries must be 64 to 1,048,576");
+        }
+        if self.max_connections == 0 || self.mailbox_batches == 0 {
+            return bad("max_connections and mailbox_batches must be positive");
+        }
+        if self.max_connections_per_ring.is_some_and(|n| n < 8) {
+            return bad("max_connections_per_ring must be at least 8");
+        }
+        Ok(())
+    }
+
+    /// How many rings a shard needs, and how many connections each holds.
+    ///
+    /// A shard must be able to hold more than its even share: clients are spread by hash.
+    pub(super) fn ring_plan(&self, nofile: u64) -> Result<RingPlan, StartError> {
+        let shards = self.shards.len() as u32;
+        let even = self.max_connections.div_ceil(shards);
+        let wanted = if shards == 1 { even } else { even + even / 8 + 64 };
+        let limit = (nofile.min(u64::from(TABLE_MAX)) as u32).saturating_sub(TABLE_SLACK);
+        let most = self.max_connections_per_ring.unwrap_or(limit).min(limit);
+        if most < 8 {
+            return Err(StartError::TooFewDescriptors { limit: nofile });
+        }
+        let rings = match self.rings_per_shard {
+            0 => wanted.div_ceil(most),
+            n => u32::from(n),
+        };
+        let Ok(rings) = u16::try_from(rings) else {
+            return Err(StartError::TooFewDescriptors { limit: nofile });
+        };
+        let capacity = wanted.div_ceil(u32::from(rings)).clamp(8, most);
+        Ok(RingPlan { rings, capacity, table: capacity + TABLE_SLACK })
+    }
+}
+
+/// See [`NodeConfig::ring_plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RingPlan {
+    /// Rings of each shard.
+    pub rings: u16,
+    /// Connections that each ring may hold.
+    pub capacity: u32,
+    /// Direct descriptors of each ring.
+    pub table: u32,
+}
+
+/// Why a node could not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is out of its bounds.
+    #[error("{0}")]
+    Config(&'static str),
+    /// The address is taken.
+    #[error(
+        "cannot listen on {addr}: the address is in use; stop the process that holds it \
+         (`ss -ltnp`) or choose another port"
+    )]
+    AddressInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// A port below 1024 without the privilege.
+    #[error(
+        "cannot listen on {addr}: permission denied; grant CAP_NET_BIND_SERVICE, lower \
+         net.ipv4.ip_unprivileged_port_start, or choose a port above 1023"
+    )]
+    Privilege {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Any other failure of a listening socket.
+    #[error("cannot listen on {addr}: {step}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Which call failed.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Kernel older than 6.1, or one that lacks what has no substitute.
+    #[error("the kernel is too old: {missing} is missing; Linux 6.1 or newer is needed")]
+    KernelTooOld {
+        /// What it lacks.
+        missing: &'static str,
+    },
+    /// io_uring is forbidden.
+    #[error(
+        "io_uring is not allowed here ({source}); check that `sysctl kernel.io_uring_disabled` is \
+         0 and that no seccomp filter (container runtime, systemd SystemCallFilter) blocks it"
+    )]
+    IoUringForbidden {
+        /// Why.
+        source: io::Error,
+    },
+    /// RLIMIT_NOFILE bounds each table of direct descriptors.
+    #[error(
+        "RLIMIT_NOFILE is {limit}, too low for the connections asked for; raise it (`ulimit -n`, \
+         systemd LimitNOFILE)"
+    )]
+    TooFewDescriptors {
+        /// The soft limit.
+        limit: u64,
+    },
+    /// A shard's thread, executor or rings could not be made.
+    #[error("shard {shard} could not start: {what}: {source}")]
+    Shard {
+        /// Index of the shard.
+        shard: usize,
+        /// Which step failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The glommio executor could not be made.
+    #[error("shard {shard} could not start its executor: {reason}")]
+    Executor {
+        /// Index of the shard.
+        shard: usize,
+        /// What glommio says.
+        reason: String,
+    },
+}
+
+/// What the kernel offers, settled at start.
+#[derive(Clone, Debug)]
+pub struct KernelReport {
+    /// What is missing (or disabled), and what that costs. To be logged.
+    pub degradations: Vec<Degradation>,
+}

@@ -1,0 +1,281 @@
+//! The connections of a shard, as the reactor sees them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::engine::ids::{ConnId, ShardId};
+use crate::engine::mail::Parcel;
+
+/// Own segments are coalesced up to this; a larger one gains nothing per byte and pins memory.
+pub(super) const SEGMENT_MAX: usize = 64 * 1024;
+/// Total capacity of the send buffers kept for reuse by a shard.
+const POOL_BYTES_MAX: usize = 4 << 20;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The slab entry is not in use.
+    Free,
+    /// Accepted; its address is being asked for. The machine doesn't know it.
+    Opening,
+    /// In use.
+    Open,
+    /// On its way to another shard. The machine has forgotten it.
+    Moving,
+    /// The machine closed it, or the peer sent FIN: what is pending is being sent.
+    Flushing,
+    /// Our FIN is sent, the peer's is awaited.
+    Lingering,
+    /// Operations in flight are being ended.
+    Ending,
+    /// The descriptor is being closed.
+    Closing,
+}
+
+/// Flags of [`Conn::flags`].
+pub(super) mod flag {
+    /// A receive is in flight.
+    pub(in crate::reactor) const RECV: u16 = 1;
+    /// It is being cancelled.
+    pub(in crate::reactor) const RECV_CANCEL: u16 = 1 << 1;
+    /// A send is in flight.
+    pub(in crate::reactor) const SEND: u16 = 1 << 2;
+    /// The machine wants to read.
+    pub(in crate::reactor) const WANT_READ: u16 = 1 << 3;
+    /// Read by multishot.
+    pub(in crate::reactor) const ESTABLISHED: u16 = 1 << 4;
+    /// The peer sent FIN, or the connection failed: nothing more can be read.
+    pub(in crate::reactor) const READ_ENDED: u16 = 1 << 5;
+    /// The machine doesn't know of it (any more): no `Closed`.
+    pub(in crate::reactor) const SILENT: u16 = 1 << 6;
+    /// In the list of connections to send for.
+    pub(in crate::reactor) const DIRTY: u16 = 1 << 7;
+    /// In the list of connections to arm a receive for.
+    pub(in crate::reactor) const TO_ARM: u16 = 1 << 8;
+}
+
+/// [`Conn::cause`]: the machine closed it.
+pub(super) const CAUSE_LOCAL: i32 = 0;
+/// [`Conn::cause`]: the peer sent FIN. Positive causes are an errno.
+pub(super) const CAUSE_FIN: i32 = -1;
+
+/// Lives on: its shard.
+///
+/// Invariant: the entry, and with it the id, is used again only when no operation of it is in
+/// flight and its descriptor is closed.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub generation: u32,
+    /// Slot in the table of its ring.
+    pub slot: u32,
+    pub ring: u16,
+    pub listener: u16,
+    pub cause: i32,
+    pub flags: u16,
+    /// Other operations in flight.
+    pub misc: u8,
+    pub phase: Phase,
+    pub tx: Option<Box<Tx>>,
+    pub cold: Option<Box<Cold>>,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 48, "a million of them are idle");
+
+impl Conn {
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn set(&mut self, flag: u16) {
+        self.flags |= flag;
+    }
+
+    pub(super) fn clear(&mut self, flag: u16) {
+        self.flags &= !flag;
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.misc == 0 && !self.has(flag::RECV | flag::SEND)
+    }
+}
+
+/// What few connections have, and only for a moment.
+#[derive(Debug)]
+pub(super) enum Cold {
+    /// The ordinary descriptor of a connection that is being registered; the kernel puts the slot
+    /// into the first, the second keeps the descriptor.
+    Registering([i32; 2], std::net::SocketAddr),
+    /// On its way to another shard.
+    Moving {
+        /// What goes along.
+        parcel: Box<Parcel>,
+        /// Target shard.
+        to: ShardId,
+        /// Ring of the target shard that has a slot reserved.
+        ring: u16,
+        /// Rings that refused it.
+        tries: u16,
+    },
+}
+
+/// A piece of what is to be sent.
+#[derive(Debug)]
+pub(super) enum Segment {
+    /// Copied bytes of any number of writes.
+    Own(Vec<u8>),
+    /// A large payload, shared.
+    Shared(Bytes),
+}
+
+impl Segment {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What a connection has to send. Exists only while there is something.
+///
+/// Invariant: `current` doesn't change while a send is in flight: the kernel reads from it.
+#[derive(Debug)]
+pub(super) struct Tx {
+    pub current: Segment,
+    /// Bytes of `current` that are sent.
+    pub at: usize,
+    pub queue: VecDeque<Segment>,
+}
+
+impl Tx {
+    /// Appends a copy, to the last waiting segment if it has room.
+    pub(super) fn append(&mut self, bytes: &[u8], sending: bool, pool: &mut Pool) {
+        let last = match self.queue.back_mut() {
+            Some(last) => Some(last),
+            None if !sending => Some(&mut self.current),
+            None => None,
+        };
+        match last {
+            Some(Segment::Own(own)) if own.len() + bytes.len() <= SEGMENT_MAX => {
+                own.extend_from_slice(bytes);
+            }
+            _ => self.queue.push_back(Segment::Own(pool.filled(bytes))),
+        }
+    }
+}
+
+/// Send buffers kept for reuse.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    free: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// A buffer that holds a copy of `bytes`.
+    pub(super) fn filled(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.free.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer.extend_from_slice(bytes);
+        buffer
+    }
+
+    /// Takes a segment back.
+    pub(super) fn give(&mut self, segment: Segment) {
+        if let Segment::Own(mut buffer) = segment
+            && buffer.capacity() <= SEGMENT_MAX
+            && self.bytes + buffer.capacity() <= POOL_BYTES_MAX
+        {
+            buffer.clear();
+            self.bytes += buffer.capacity();
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// The slab of connections.
+#[derive(Debug, Default)]
+pub(super) struct Conns {
+    slab: Vec<Conn>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+impl Conns {
+    /// A new entry.
+    pub(super) fn open(&mut self, ring: u16, slot: u32, listener: u16, phase: Phase) -> ConnId {
+        self.live += 1;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slab.push(Conn {
+                generation: 0,
+                slot: 0,
+                ring: 0,
+                listener: 0,
+                cause: CAUSE_LOCAL,
+                flags: 0,
+                misc: 0,
+                phase: Phase::Free,
+                tx: None,
+                cold: None,
+            });
+            (self.slab.len() - 1) as u32
+        });
+        let conn = &mut self.slab[index as usize];
+        debug_assert!(conn.phase == Phase::Free && conn.tx.is_none() && conn.cold.is_none());
+        let generation = conn.generation;
+        *conn = Conn {
+            generation,
+            slot,
+            ring,
+            listener,
+            cause: CAUSE_LOCAL,
+            flags: flag::WANT_READ,
+            misc: 0,
+            phase,
+            tx: None,
+            cold: None,
+        };
+        ConnId { index, generation }
+    }
+
+    /// The connection, unless the id is stale.
+    pub(super) fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.slab
+            .get_mut(id.index as usize)
+            .filter(|c| c.generation == id.generation && c.phase != Phase::Free)
+    }
+
+    /// The connection of a completion's `user_data`, which has room for 24 bits of generation.
+    pub(super) fn id_of(&self, index: u32, generation24: u32) -> Option<ConnId> {
+        let conn = self.slab.get(index as usize)?;
+        (conn.generation & 0xff_ffff == generation24 && conn.phase != Phase::Free)
+            .then_some(ConnId { index, generation: conn.generation })
+    }
+
+    /// Ends an entry; its id becomes stale.
+    pub(super) fn free(&mut self, id: ConnId) {
+        let conn = &mut self.slab[id.index as usize];
+        debug_assert!(conn.is_quiet() && conn.phase != Phase::Free);
+        conn.phase = Phase::Free;
+        conn.generation = conn.generation.wrapping_add(1);
+        conn.tx = None;
+        conn.cold = None;
+        self.live -= 1;
+        self.free.push(id.index);
+    }
+
+    /// Entries in use.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Ids of all entries in use.
+    pub(super) fn ids(&self) -> Vec<ConnId> {
+        (0u32..)
+            .zip(&self.slab)
+            .filter(|(_, c)| c.phase != Phase::Free)
+            .map(|(index, c)| ConnId { index, generation: c.generation })
+            .collect()
+    }
+}

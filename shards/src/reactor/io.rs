@@ -1,0 +1,271 @@
+//! Receiving and sending on open connections.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use io_uring::{cqueue, opcode, types};
+
+use super::conn::{CAUSE_FIN, Phase, Segment, Tx, flag};
+use super::net::{Net, NetTask};
+use super::probe::Feature;
+use super::ring::BUFFER_GROUP;
+use super::token::{self, Kind};
+use crate::engine::Machine;
+use crate::engine::ids::ConnId;
+use crate::engine::input::Input;
+
+/// Most bytes of one send. Above it a slow peer's `Sent` would come too rarely to account with.
+const SEND_MAX: usize = 1 << 20;
+
+impl<M: Machine> NetTask<M> {
+    pub(super) fn on_recv(&mut self, ring: usize, id: ConnId, cqe: &cqueue::Entry) {
+        let result = cqe.result();
+        let more = cqueue::more(cqe.flags());
+        let buffer = cqueue::buffer_select(cqe.flags());
+        let Some(conn) = self.net.conns.get(id) else { return };
+        if !more {
+            conn.clear(flag::RECV | flag::RECV_CANCEL);
+        }
+        if result > 0 {
+            let Some(buffer) = buffer else { unreachable!("receives select a buffer") };
+            let bytes = self.net.rings[ring].received(buffer, result as u32);
+            // SAFETY: the kernel filled this buffer and gave it to us; it is lent again by
+            // `recycle` below, after the last use of the slice.
+            self.on_data(id, unsafe { &*bytes });
+            self.net.rings[ring].recycle(buffer);
+        } else if let Some(buffer) = buffer {
+            self.net.rings[ring].recycle(buffer);
+        }
+        if !more {
+            self.net.after_recv(id, result);
+        }
+    }
+
+    fn on_data(&mut self, id: ConnId, bytes: &[u8]) {
+        let stats = self.net.shared.stats(self.net.me);
+        stats.bytes_received.add(bytes.len() as u64);
+        stats.receives.inc();
+        match self.net.conns.get(id).map(|c| c.phase) {
+            Some(Phase::Open) => self.feed(Input::Data { conn: id, bytes }),
+            Some(Phase::Moving) => self.net.append_to_parcel(id, bytes),
+            _ => {} // closing: what still comes is of no use to anyone
+        }
+    }
+
+    pub(super) fn on_send(&mut self, id: ConnId, result: i32) {
+        let net = &mut self.net;
+        let Some(conn) = net.conns.get(id) else { return };
+        conn.clear(flag::SEND);
+        if result < 0 {
+            return match -result {
+                libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => net.want_send(id),
+                errno => net.fail(id, errno),
+            };
+        }
+        let Some(tx) = conn.tx.as_mut() else { unreachable!("a send has something to send") };
+        tx.at += result as usize;
+        if tx.at == tx.current.as_slice().len() {
+            tx.at = 0;
+            match tx.queue.pop_front() {
+                Some(next) => net.pool.give(std::mem::replace(&mut tx.current, next)),
+                None => {
+                    if let Some(tx) = conn.tx.take() {
+                        net.pool.give(tx.current);
+                    }
+                }
+            }
+        }
+        net.shared.stats(net.me).bytes_sent.add(result as u64);
+        let phase = conn.phase;
+        if conn.tx.is_some() {
+            net.want_send(id);
+        } else if phase == Phase::Flushing {
+            net.flushed(id);
+        }
+        if phase == Phase::Open && result > 0 {
+            self.feed(Input::Sent { conn: id, bytes: result as u32 });
+        }
+        self.net.try_finish(id);
+    }
+}
+
+impl Net {
+    /// A receive ended: with data, with FIN, or with an error.
+    fn after_recv(&mut self, id: ConnId, result: i32) {
+        let stats = self.shared.stats(self.me);
+        let Some(conn) = self.conns.get(id) else { return };
+        match -result {
+            0 => {
+                conn.set(flag::READ_ENDED);
+                if conn.phase == Phase::Open {
+                    self.fins.push(id);
+                } else if conn.phase == Phase::Lingering {
+                    return self.end(id);
+                }
+            }
+            libc::ENOBUFS => stats.no_buffers.inc(),
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOMEM => {}
+            errno if errno > 0 => {
+                conn.set(flag::READ_ENDED);
+                return self.fail(id, errno);
+            }
+            _ if conn.has(flag::ESTABLISHED) => stats.rearmed.inc(),
+            _ => {}
+        }
+        match self.conns.get(id).map(|c| c.phase) {
+            Some(Phase::Moving) => self.move_when_quiet(id),
+            Some(Phase::Ending) => self.try_finish(id),
+            _ => self.want_arm(id),
+        }
+    }
+
+    /// Has a receive armed at the end of the turn, if one is wanted then.
+    pub(super) fn want_arm(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id)
+            && !conn.has(flag::TO_ARM)
+        {
+            conn.set(flag::TO_ARM);
+            self.to_arm.push(id);
+        }
+    }
+
+    pub(super) fn arm_recv(&mut self, id: ConnId) {
+        let multishot = self.features.has(Feature::MultishotRecv);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.clear(flag::TO_ARM);
+        let wanted = match conn.phase {
+            Phase::Open => conn.has(flag::WANT_READ),
+            Phase::Lingering => true,
+            _ => false,
+        };
+        if !wanted || conn.has(flag::RECV | flag::READ_ENDED) {
+            return;
+        }
+        conn.set(flag::RECV);
+        let (ring, slot) = (conn.ring, types::Fixed(conn.slot));
+        let many = multishot && conn.has(flag::ESTABLISHED) && conn.phase == Phase::Open;
+        let entry = if many {
+            opcode::RecvMulti::new(slot, BUFFER_GROUP).build()
+        } else {
+            opcode::Recv::new(slot, std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(io_uring::squeue::Flags::BUFFER_SELECT)
+        };
+        // SAFETY: points to no memory; the buffer comes from the ring's registered buffers.
+        unsafe { self.submit(ring, entry.user_data(token::of_conn(Kind::Recv, id))) }
+    }
+
+    pub(super) fn established(&mut self, id: ConnId) -> bool {
+        let known = self.open_conn(id).map(|c| c.set(flag::ESTABLISHED)).is_some();
+        if known {
+            self.want_arm(id);
+        }
+        known
+    }
+
+    pub(super) fn pause_read(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.open_conn(id) else { return false };
+        conn.clear(flag::WANT_READ);
+        self.cancel_recv(id);
+        true
+    }
+
+    pub(super) fn resume_read(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.open_conn(id) else { return false };
+        conn.set(flag::WANT_READ);
+        self.want_arm(id);
+        true
+    }
+
+    /// Ends the receive in flight, if there is one. Its last completion still comes.
+    pub(super) fn cancel_recv(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if !conn.has(flag::RECV) || conn.has(flag::RECV_CANCEL) {
+            return;
+        }
+        conn.set(flag::RECV_CANCEL);
+        let ring = conn.ring;
+        let entry = opcode::AsyncCancel::new(token::of_conn(Kind::Recv, id)).build();
+        // SAFETY: points to no memory.
+        unsafe { self.submit(ring, entry) }
+    }
+
+    pub(super) fn write(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        let Some(conn) = self.conns.get(id).filter(|c| c.phase == Phase::Open) else {
+            return false;
+        };
+        if bytes.is_empty() {
+            return true;
+        }
+        let sending = conn.has(flag::SEND);
+        match conn.tx.as_mut() {
+            Some(tx) => tx.append(bytes, sending, &mut self.pool),
+            None => {
+                let current = Segment::Own(self.pool.filled(bytes));
+                conn.tx = Some(Box::new(Tx { current, at: 0, queue: VecDeque::new() }));
+            }
+        }
+        self.want_send(id);
+        true
+    }
+
+    pub(super) fn write_shared(&mut self, id: ConnId, bytes: &Bytes) -> bool {
+        let Some(conn) = self.open_conn(id) else { return false };
+        if bytes.is_empty() {
+            return true;
+        }
+        let segment = Segment::Shared(bytes.clone());
+        match conn.tx.as_mut() {
+            Some(tx) => tx.queue.push_back(segment),
+            None => {
+                conn.tx = Some(Box::new(Tx { current: segment, at: 0, queue: VecDeque::new() }));
+            }
+        }
+        self.want_send(id);
+        true
+    }
+
+    /// Has a send started at the end of the turn.
+    pub(super) fn want_send(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id)
+            && !conn.has(flag::DIRTY)
+        {
+            conn.set(flag::DIRTY);
+            self.dirty.push(id);
+        }
+    }
+
+    pub(super) fn start_send(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.clear(flag::DIRTY);
+        if conn.has(flag::SEND) || !matches!(conn.phase, Phase::Open | Phase::Flushing) {
+            return;
+        }
+        let Some(tx) = conn.tx.as_ref() else { return };
+        let left = &tx.current.as_slice()[tx.at..];
+        let entry = opcode::Send::new(
+            types::Fixed(conn.slot),
+            left.as_ptr(),
+            left.len().min(SEND_MAX) as u32,
+        )
+        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(token::of_conn(Kind::Send, id));
+        conn.set(flag::SEND);
+        let ring = conn.ring;
+        self.shared.stats(self.me).sends.inc();
+        // SAFETY: `tx.current` neither changes nor goes away while SEND is set: it is replaced in
+        // `on_send` only, and the entry of a connection is freed only when it is quiet.
+        unsafe { self.submit(ring, entry) }
+    }
+
+    /// The peers that sent FIN in this turn: what the machine answered to their last words is sent.
+    pub(super) fn take_fins(&mut self) {
+        while let Some(id) = self.fins.pop() {
+            if self.open_conn(id).is_some() {
+                self.begin_flush(id, CAUSE_FIN);
+            }
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! The net task of a shard: reap, one turn of the machine, perform, submit, sleep.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+use super::accept::Acceptor;
+use super::background;
+use super::conn::{Conn, Conns, Phase, Pool};
+use super::probe::{Feature, Features};
+use super::ring::Ring;
+use super::shared::{Shared, Stage};
+use super::token::{self, Kind};
+use crate::boundary::{Control, Event};
+use crate::engine::Machine;
+use crate::engine::effects::{Effects, Op};
+use crate::engine::ids::{ConnId, Now, ShardId};
+use crate::engine::input::Input;
+use crate::mesh::{Delivery, Lanes};
+
+/// Completions handled in one turn, of all rings. Bounds the time that a mail waits behind sockets.
+const TURN_COMPLETIONS_MAX: usize = 1024;
+/// Mailbox deliveries handled in one turn.
+const TURN_DELIVERIES_MAX: usize = 256;
+/// Orders of the control plane handled in one turn.
+const TURN_CONTROLS_MAX: usize = 16;
+/// After a batch of at least this many completions the kernel is asked for [`WANT_MANY`] at once:
+/// deferred work otherwise hands out about 20 a pass.
+const BUSY_BATCH: usize = 16;
+/// See [`BUSY_BATCH`].
+const WANT_MANY: u32 = 512;
+/// Longest sleep while other tasks of this executor exist.
+const SLEEP_WITH_TASKS: Duration = Duration::from_millis(2);
+/// Sleep while mail waits for room at a peer: nobody tells the sender of room.
+const SLEEP_WITH_FULL_LANE: Duration = Duration::from_micros(500);
+/// Longest sleep of an idle shard: everything that can happen wakes it, so this only bounds the
+/// damage of a mistake.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Lives on: its shard. All that the reactor has besides the machine.
+pub(super) struct Net {
+    pub me: ShardId,
+    pub shared: Arc<Shared>,
+    pub features: Features,
+    pub rings: Vec<Ring>,
+    pub conns: Conns,
+    pub pool: Pool,
+    pub lanes: Lanes,
+    pub acceptor: Acceptor,
+    /// Connections to start a send for at the end of the turn.
+    pub dirty: Vec<ConnId>,
+    /// Connections whose receive may have to be armed at the end of the turn.
+    pub to_arm: Vec<ConnId>,
+    /// Connections whose peer sent FIN in this turn.
+    pub fins: Vec<ConnId>,
+    /// Closing connections, by deadline (all have the same patience).
+    pub closing: VecDeque<(u64, ConnId)>,
+    pub now: Now,
+    pub children: Vec<OwnedFd>,
+    child_due: Vec<bool>,
+    pub stage: Stage,
+    stop_deadline_ms: u64,
+}
+
+/// Lives on: its shard. The loop.
+pub(super) struct NetTask<M> {
+    pub net: Net,
+    pub machine: M,
+    pub fx: Effects,
+    control: flume::Receiver<Control>,
+    events: flume::Sender<Event>,
+    reaped: Vec<cqueue::Entry>,
+    fed: bool,
+}
+
+impl<M: Machine> NetTask<M> {
+    pub(super) fn new(
+        net: Net,
+        machine: M,
+        control: flume::Receiver<Control>,
+        events: flume::Sender<Event>,
+    ) -> Self {
+        let shards = net.shared.shards.len();
+        Self {
+            net,
+            machine,
+            fx: Effects::new(shards),
+            control,
+            events,
+            reaped: Vec::with_capacity(TURN_COMPLETIONS_MAX),
+            fed: false,
+        }
+    }
+
+    /// Runs until stopped.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to enter a ring, which nothing can mend.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        self.net.start();
+        let mut yielded = Instant::now();
+        loop {
+            let handled = self.turn();
+            if self.net.stage_passed() {
+                return Ok(());
+            }
+            self.net.enter_children()?;
+            self.sleep_or_submit(handled)?;
+            // With the executor to itself the task need not share the core, only let glommio look
+            // after its timers now and then.
+            let patience = if background::tasks() == 0 { 100 } else { 1 };
+            if yielded.elapsed() >= Duration::from_millis(patience) {
+                glommio::executor().yield_now().await;
+                yielded = Instant::now();
+            }
+        }
+    }
+
+    /// One turn: all that happened, in; all that is to be done, out. Returns completions handled.
+    fn turn(&mut self) -> usize {
+        self.net.read_clock();
+        self.fed = false;
+        let mut handled = 0;
+        for ring in 0..self.net.rings.len() {
+            handled += self.reap(ring, TURN_COMPLETIONS_MAX - handled);
+        }
+        self.take_deliveries();
+        self.take_controls();
+        while let Some(peer) = self.net.lanes.pop_drained() {
+            self.feed(Input::LaneDrained { peer });
+        }
+        if self.machine.deadline_ms() <= self.net.now.mono_ms() {
+            self.feed(Input::Tick);
+        }
+        if self.fed {
+            self.feed(Input::TurnEnd);
+            self.net.shared.stats(self.net.me).turns.inc();
+        }
+        self.perform();
+        self.net.finish_turn();
+        self.send_out();
+        self.net.publish_gauges();
+        handled
+    }
+
+    /// Gives one input to the machine.
+    pub(super) fn feed(&mut self, input: Input<'_>) {
+        self.fed = true;
+        self.machine.handle(self.net.now, input, &mut self.fx);
+    }
+
+    fn reap(&mut self, ring: usize, max: usize) -> usize {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        let n = self.net.rings[ring].reap(&mut reaped, max);
+        for cqe in reaped.drain(..) {
+            self.complete(ring, &cqe);
+        }
+        self.reaped = reaped;
+        self.net.shared.stats(self.net.me).completions.add(n as u64);
+        if n > 0 {
+            self.net.rings[ring].publish_buffers();
+            if self.net.rings[ring].overflowed() {
+                self.net.shared.stats(self.net.me).cq_overflows.inc();
+            }
+        }
+        n
+    }
+
+    fn complete(&mut self, ring: usize, cqe: &cqueue::Entry) {
+        let (kind, generation, index) = token::parse(cqe.user_data());
+        match kind {
+            Kind::Ignore | Kind::Woken => return,
+            Kind::AcceptMany | Kind::AcceptOne => return self.on_accept(ring, kind, index, cqe),
+            Kind::PollWake => return self.net.on_poll_wake(cqe),
+            Kind::PollChild => return self.net.on_poll_child(index, cqe),
+            Kind::Wake => return self.net.on_wake_failed(index),
+            _ => {}
+        }
+        let Some(id) = self.net.conns.id_of(index, generation) else {
+            debug_assert!(false, "a completion outlived its connection: {kind:?}");
+            return self.net.drop_stray(ring, kind, cqe);
+        };
+        match kind {
+            Kind::InstallForPeer => self.on_installed(id, cqe.result()),
+            Kind::Register => self.on_registered(id, cqe.result()),
+            Kind::Recv => self.on_recv(ring, id, cqe),
+            Kind::Send => self.on_send(id, cqe.result()),
+            Kind::InstallForShutdown => self.net.on_installed_for_shutdown(id, cqe.result()),
+            Kind::Shutdown | Kind::Disconnect | Kind::CancelAll => self.net.on_misc_done(id),
+            Kind::SendFd => self.net.on_fd_sent(id, cqe.result()),
+            Kind::Close => self.on_closed(id),
+            _ => unreachable!("handled above"),
+        }
+    }
+
+    fn take_deliveries(&mut self) {
+        for _ in 0..TURN_DELIVERIES_MAX {
+            match self.net.lanes.mailbox().pop() {
+                Some(Delivery::Batch { from, mut mail }) => {
+                    self.net.shared.stats(self.net.me).mails_received.add(mail.len() as u64);
+                    for mail in mail.drain(..) {
+                        self.feed(Input::Mail { from, mail });
+                    }
+                    self.net.lanes.recycle(mail);
+                }
+                Some(Delivery::Arrived { ring, slot, parcel }) => {
+                    let conn = self.net.arrive(ring, slot, parcel.peer.listener);
+                    self.feed(Input::Arrived { conn, parcel });
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn take_controls(&mut self) {
+        for _ in 0..TURN_CONTROLS_MAX {
+            let Ok(control) = self.control.try_recv() else { return };
+            self.feed(Input::Control(control));
+        }
+    }
+
+    fn perform(&mut self) {
+        let mut ops = std::mem::take(&mut self.fx.ops);
+        for op in ops.drain(..) {
+            self.net.perform(op, &mut self.fx);
+        }
+        self.fx.ops = ops;
+    }
+
+    fn send_out(&mut self) {
+        self.net.send_mail(&mut self.fx);
+        for event in self.fx.events.drain(..) {
+            if self.events.try_send(event).is_err() {
+                self.net.shared.stats(self.net.me).events_dropped.inc();
+            }
+        }
+        self.fx.clear();
+        self.fx.lanes_full = self.net.lanes.full();
+    }
+
+    /// Submits what the turn queued. Sleeps for as long as nothing is to be done.
+    fn sleep_or_submit(&mut self, handled: usize) -> io::Result<()> {
+        if handled >= BUSY_BATCH {
+            return self.net.rings[0].enter(WANT_MANY, Duration::ZERO);
+        }
+        let timeout = self.net.sleep_time(self.machine.deadline_ms());
+        self.net.lanes.mailbox().sleep.announce();
+        let idle = self.net.lanes.mailbox().is_empty()
+            && self.control.is_empty()
+            && !self.net.lanes.has_drained()
+            && !self.net.has_work()
+            && self.net.stage == self.net.shared.stage();
+        let entered = if idle && !timeout.is_zero() {
+            self.net.rings[0].enter(1, timeout)
+        } else {
+            self.net.rings[0].enter(0, Duration::ZERO)
+        };
+        self.net.lanes.mailbox().sleep.wake_up();
+        entered
+    }
+}
+
+impl Net {
+    pub(super) fn new(
+        me: ShardId,
+        shared: Arc<Shared>,
+        features: Features,
+        rings: Vec<Ring>,
+        children: Vec<OwnedFd>,
+        acceptor: Acceptor,
+    ) -> Self {
+        let lanes = Lanes::new(me, Arc::clone(&shared.mailboxes));
+        Self {
+            me,
+            features,
+            child_due: vec![true; rings.len()],
+            rings,
+            conns: Conns::default(),
+            pool: Pool::default(),
+            lanes,
+            acceptor,
+            dirty: Vec::new(),
+            to_arm: Vec::new(),
+            fins: Vec::new(),
+            closing: VecDeque::new(),
+            now: Now::default(),
+            children,
+            stage: Stage::Running,
+            stop_deadline_ms: u64::MAX,
+            shared,
+        }
+    }
+
+    /// The first submissions: what wakes this shard.
+    fn start(&mut self) {
+        self.read_clock();
+        self.poll_eventfd(self.shared.wake_fd(self.me), token::of_index(Kind::PollWake, 0));
+        for child in 1..self.rings.len() {
+            self.poll_child(child as u32);
+        }
+    }
+
+    fn read_clock(&mut self) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now = Now {
+            mono_ns: self.shared.origin.elapsed().as_nanos() as u64,
+            unix_ms: unix.as_millis() as u64,
+        };
+    }
+
+    /// Queues a submission on a ring.
+    ///
+    /// # Safety
+    ///
+    /// See [`Ring::push`]: what the entry points to lives until its completion was reaped.
+    pub(super) unsafe fn submit(&mut self, ring: u16, entry: squeue::Entry) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.rings[usize::from(ring)].push(entry) }
+    }
+
+    fn perform(&mut self, op: Op, fx: &mut Effects) {
+        let known = match op {
+            Op::Write { conn, at, len } => {
+                let at = at as usize;
+                self.write(conn, &fx.arena[at..at + len as usize])
+            }
+            Op::WriteShared { conn, ix } => self.write_shared(conn, &fx.shared[ix as usize]),
+            Op::Close { conn, how } => self.close(conn, how),
+            Op::Established { conn } => self.established(conn),
+            Op::PauseRead { conn } => self.pause_read(conn),
+            Op::ResumeRead { conn } => self.resume_read(conn),
+            Op::Handover { conn, to, parcel } => self.hand_over(conn, to, parcel),
+            Op::PauseAccept { listener } => self.acceptor.pause(listener, true),
+            Op::ResumeAccept { listener } => self.acceptor.pause(listener, false),
+        };
+        if !known {
+            self.shared.stats(self.me).stale_ops.inc();
+        }
+    }
+
+    /// The connection, if the machine still knows it.
+    pub(super) fn open_conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get(id).filter(|c| c.phase == Phase::Open)
+    }
+
+    /// What follows the operations of a turn: FINs, sends, receives, deadlines, accepts.
+    fn finish_turn(&mut self) {
+        self.take_fins();
+        self.expire_closing();
+        while let Some(id) = self.dirty.pop() {
+            self.start_send(id);
+        }
+        while let Some(id) = self.to_arm.pop() {
+            self.arm_recv(id);
+        }
+        self.drive_accepts();
+    }
+
+    fn send_mail(&mut self, fx: &mut Effects) {
+        self.lanes.send_turn(fx);
+        while let Some(peer) = self.lanes.pop_wake() {
+            self.wake(peer);
+        }
+    }
+
+    fn wake(&mut self, peer: ShardId) {
+        if !self.features.has(Feature::MsgRingWake) {
+            return self.shared.wake(peer);
+        }
+        let fd = self.shared.ring(peer, 0).fd.as_raw_fd();
+        let entry =
+            opcode::MsgRingData::new(types::Fd(fd), 0, token::of_index(Kind::Woken, 0), None)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(token::of_index(Kind::Wake, u32::from(peer.0)));
+        // SAFETY: points to no memory.
+        unsafe { self.submit(0, entry) }
+    }
+
+    fn on_wake_failed(&mut self, peer: u32) {
+        self.shared.wake(ShardId(peer as u16));
+    }
+
+    fn poll_eventfd(&mut self, fd: RawFd, user_data: u64) {
+        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(user_data);
+        // SAFETY: points to no memory.
+        unsafe { self.submit(0, entry) }
+    }
+
+    fn on_poll_wake(&mut self, cqe: &cqueue::Entry) {
+        let fd = self.shared.wake_fd(self.me);
+        drain_eventfd(fd);
+        if !cqueue::more(cqe.flags()) {
+            self.poll_eventfd(fd, token::of_index(Kind::PollWake, 0));
+        }
+    }
+
+    fn poll_child(&mut self, ring: u32) {
+        let fd = self.children[ring as usize - 1].as_raw_fd();
+        self.poll_eventfd(fd, token::of_index(Kind::PollChild, ring));
+    }
+
+    fn on_poll_child(&mut self, ring: u32, cqe: &cqueue::Entry) {
+        drain_eventfd(self.children[ring as usize - 1].as_raw_fd());
+        self.child_due[ring as usize] = true;
+        if !cqueue::more(cqe.flags()) {
+            self.poll_child(ring);
+        }
+    }
+
+    /// Enters the child rings that have something to submit or to run.
+    fn enter_children(&mut self) -> io::Result<()> {
+        for ix in 1..self.rings.len() {
+            if std::mem::take(&mut self.child_due[ix]) || self.rings[ix].wants_enter() {
+                self.rings[ix].enter(0, Duration::ZERO)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a turn has something to do already.
+    fn has_work(&mut self) -> bool {
+        self.rings[0].has_completions()
+            || self.child_due.iter().skip(1).any(|due| *due)
+            || self.rings.iter_mut().skip(1).any(|r| r.has_completions() || r.wants_enter())
+    }
+
+    fn sleep_time(&self, deadline_ms: u64) -> Duration {
+        let mut wait = SLEEP_MAX;
+        if background::tasks() > 0 {
+            wait = SLEEP_WITH_TASKS;
+        }
+        if self.lanes.is_waiting() {
+            wait = wait.min(SLEEP_WITH_FULL_LANE);
+        }
+        let closing = self.closing.front().map_or(u64::MAX, |(at, _)| *at);
+        let retry = self.acceptor.retry_ms();
+        let next = deadline_ms.min(closing).min(retry).min(self.stop_deadline_ms);
+        let until = next.saturating_sub(self.now.mono_ms());
+        wait.min(Duration::from_millis(until))
+    }
+
+    fn publish_gauges(&mut self) {
+        let lanes = self.lanes.counts();
+        let stats = self.shared.stats(self.me);
+        stats.connections.set(self.conns.live() as u64);
+        stats.mails_sent.set(lanes.mails);
+        stats.batches_sent.set(lanes.batches);
+        stats.wakes_sent.set(lanes.wakes);
+        stats.lanes_filled.set(lanes.full);
+        stats.lane_waiting_peak.set(lanes.waiting_peak);
+        stats
+            .slots_used
+            .set(self.rings.iter().map(|r| u64::from(r.addr.used.load(Ordering::Relaxed))).sum());
+        stats.enters.set(self.rings.iter().map(|r| r.enters).sum());
+    }
+
+    /// Follows the stage that the node is in; whether the task is done.
+    fn stage_passed(&mut self) -> bool {
+        let stage = self.shared.stage();
+        if stage != self.stage {
+            self.stage = stage;
+            self.acceptor.stop();
+            if stage == Stage::Stopping {
+                self.stop_deadline_ms = self.now.mono_ms() + super::close::STOP_MS;
+                for id in self.conns.ids() {
+                    self.stop_conn(id);
+                }
+            }
+        }
+        if self.stage != Stage::Stopping {
+            return false;
+        }
+        self.conns.live() == 0 || self.now.mono_ms() >= self.stop_deadline_ms
+    }
+}
+
+fn drain_eventfd(fd: RawFd) {
+    let mut count = 0u64;
+    // SAFETY: reads 8 bytes into a u64; the eventfd is non-blocking.
+    unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+}

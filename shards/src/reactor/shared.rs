@@ -1,0 +1,156 @@
+//! What the shards of a node and its handles share.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::ring::RingAddr;
+use super::stats::ShardStats;
+use crate::engine::ids::ShardId;
+use crate::mesh::Mailbox;
+
+/// How far the node is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Serving.
+    Running,
+    /// No new connections.
+    Draining,
+    /// Closing all connections, then ending.
+    Stopping,
+}
+
+/// Lives on: the node.
+pub(super) struct Shared {
+    pub origin: Instant,
+    pub mailboxes: Arc<[Mailbox]>,
+    pub shards: Vec<PerShard>,
+    /// Connections of the node, and the most there may be.
+    pub connections: AtomicI64,
+    pub max_connections: i64,
+    stage: AtomicU8,
+    alive: AtomicUsize,
+}
+
+/// Counts a shard as alive for as long as it exists.
+pub(super) struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+/// What others see of a shard.
+pub(super) struct PerShard {
+    /// Set by the shard before any shard runs its first turn.
+    pub rings: OnceLock<Vec<Arc<RingAddr>>>,
+    pub stats: ShardStats,
+    wake: OwnedFd,
+}
+
+impl Shared {
+    pub(super) fn new(
+        shards: usize,
+        mailbox_batches: usize,
+        max_connections: u32,
+    ) -> io::Result<Self> {
+        let per_shard = (0..shards)
+            .map(|_| {
+                Ok(PerShard {
+                    rings: OnceLock::new(),
+                    stats: ShardStats::default(),
+                    wake: eventfd()?,
+                })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            origin: Instant::now(),
+            mailboxes: (0..shards).map(|_| Mailbox::new(mailbox_batches)).collect(),
+            shards: per_shard,
+            connections: AtomicI64::new(0),
+            max_connections: i64::from(max_connections),
+            stage: AtomicU8::new(Stage::Running as u8),
+            alive: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn stats(&self, shard: ShardId) -> &ShardStats {
+        &self.shards[shard.index()].stats
+    }
+
+    /// The rings of a shard; its main ring is the first.
+    pub(super) fn rings(&self, shard: ShardId) -> &[Arc<RingAddr>] {
+        self.shards[shard.index()].rings.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// One ring of a shard.
+    pub(super) fn ring(&self, shard: ShardId, ring: u16) -> &RingAddr {
+        &self.rings(shard)[usize::from(ring)]
+    }
+
+    pub(super) fn wake_fd(&self, shard: ShardId) -> RawFd {
+        self.shards[shard.index()].wake.as_raw_fd()
+    }
+
+    /// Wakes a shard from any thread, whether or not it sleeps.
+    pub(super) fn wake(&self, shard: ShardId) {
+        let one = 1u64;
+        // SAFETY: writes 8 bytes of a u64. It cannot fail usefully: a full counter is a wake too.
+        unsafe { libc::write(self.wake_fd(shard), (&raw const one).cast(), 8) };
+    }
+
+    /// Wakes a shard if it sleeps. Call after having put something where it looks.
+    pub(super) fn wake_if_asleep(&self, shard: ShardId) {
+        if self.mailboxes[shard.index()].sleep.must_wake() {
+            self.wake(shard);
+        }
+    }
+
+    /// Shards whose net task runs.
+    pub(super) fn alive(&self) -> usize {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Counts the calling shard as alive.
+    pub(super) fn live(self: &Arc<Self>) -> Alive {
+        self.alive.fetch_add(1, Ordering::Relaxed);
+        Alive(Arc::clone(self))
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Running,
+            1 => Stage::Draining,
+            _ => Stage::Stopping,
+        }
+    }
+
+    /// Goes forward to a stage, never back.
+    pub(super) fn advance(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+        for shard in 0..self.shards.len() {
+            self.wake_if_asleep(ShardId(shard as u16));
+        }
+    }
+}
+
+/// A non-blocking eventfd.
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory involved.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

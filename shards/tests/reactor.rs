@@ -1,0 +1,118 @@
+//! The reactor against std clients, driving echo machines.
+
+mod reactor_common;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use reactor_common::*;
+use ringmain_shards::boundary::{Control, Event};
+
+#[test]
+fn small_and_large_exchanges_come_back_unchanged() {
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    for n in 0..100u8 {
+        exchange(&mut stream, &[n % 64]);
+    }
+    let big: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 61) as u8).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let sent = big.clone();
+    let thread = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    expect(&mut stream, &big);
+    thread.join().unwrap();
+    drop(stream);
+    let stats = finish(node);
+    assert_eq!(seen.get(|s| &s.bytes), 100 + (1 << 20));
+    assert_eq!(seen.get(|s| &s.sent), 100 + (1 << 20), "Sent accounts for every byte");
+    assert_eq!((seen.get(|s| &s.closed_fin), seen.closed()), (1, 1));
+    assert_eq!(stats.bytes_sent, stats.bytes_received);
+}
+
+#[test]
+fn a_close_with_flush_delivers_what_is_pending_then_fin() {
+    // [S-93]
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    exchange(&mut stream, b"hello");
+    stream.write_all(b"Q").unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"bye");
+    drop(stream);
+    finish(node);
+    assert_eq!((seen.get(|s| &s.closed_local), seen.closed()), (1, 1));
+}
+
+#[test]
+fn a_client_that_ignores_our_fin_is_closed_all_the_same() {
+    // [S-93]: the socket is gone after a second, whatever the client does.
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    stream.write_all(b"Q").unwrap();
+    eventually("closed", || seen.closed() == 1);
+    finish(node);
+    assert_eq!(seen.get(|s| &s.closed_local), 1);
+    drop(stream);
+}
+
+#[test]
+fn an_abort_resets_the_connection() {
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    exchange(&mut stream, b"hello");
+    stream.write_all(b"A").unwrap();
+    let error = stream.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    finish(node);
+    assert_eq!((seen.get(|s| &s.closed_local), seen.closed()), (1, 1));
+}
+
+#[test]
+fn what_was_written_before_fin_is_answered() {
+    let (node, seen) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    stream.write_all(b"last words").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"last words");
+    finish(node);
+    assert_eq!((seen.get(|s| &s.closed_fin), seen.closed()), (1, 1));
+}
+
+#[test]
+fn a_paused_connection_is_not_read_until_resumed() {
+    let (node, seen) = echo_node(&config(1));
+    for established in [false, true] {
+        let mut stream = connect(&node);
+        if established {
+            exchange(&mut stream, b"x");
+        }
+        stream.write_all(b"P").unwrap();
+        expect(&mut stream, b"p");
+        let before = seen.get(|s| &s.bytes);
+        stream.write_all(b"later").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(seen.get(|s| &s.bytes), before, "read while paused");
+        node.handles()[0].send(Control::Drain).unwrap();
+        expect(&mut stream, b"later");
+        assert!(matches!(node.events().recv().unwrap(), Event::Drained { .. }));
+    }
+    finish(node);
+}
+
+#[test]
+fn a_slow_reader_gets_everything_in_order() {
+    let (node, _) = echo_node(&config(1));
+    let mut stream = connect(&node);
+    let mut writer = stream.try_clone().unwrap();
+    let bytes: Vec<u8> = (0..8 << 20).map(|n: u32| (n / 7 % 59) as u8).collect();
+    let sent = bytes.clone();
+    let thread = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    expect(&mut stream, &bytes);
+    thread.join().unwrap();
+    drop(stream);
+    finish(node);
+}

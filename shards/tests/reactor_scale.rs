@@ -1,0 +1,224 @@
+//! Many connections, few descriptors, full tables, older kernels, start and stop.
+
+mod reactor_common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
+use reactor_common::*;
+use ringmain_shards::engine::ids::ShardId;
+use ringmain_shards::reactor::{self, Feature, NodeConfig, ShardPlacement, StartError};
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn five_thousand_connections_are_served_at_once() {
+    let (node, seen) = echo_node(&config(2));
+    let mut streams: Vec<_> = (0..5000).map(|_| connect(&node)).collect();
+    for stream in &mut streams {
+        exchange(stream, b"one");
+    }
+    streams.iter_mut().for_each(|s| s.write_all(b"two").unwrap());
+    streams.iter_mut().for_each(|s| expect(s, b"two"));
+    assert_eq!(total(&node).connections, 5000);
+    drop(streams);
+    let stats = finish(node);
+    assert_eq!((stats.accepted, stats.closed, seen.closed()), (5000, 5000, 5000));
+}
+
+#[test]
+fn a_shard_with_many_small_rings_serves_as_one() {
+    let mut config = config(2);
+    config.max_connections = 800;
+    config.max_connections_per_ring = Some(64);
+    let (node, _) = echo_node(&config);
+    for round in 0..3u8 {
+        let mut streams: Vec<_> = (0..600u32)
+            .map(|n| {
+                let mut stream = connect(&node);
+                if n % 2 == 0 {
+                    let to = b'0' + (n / 2 % 2) as u8;
+                    stream.write_all(&[b'H', to]).unwrap();
+                    expect(&mut stream, &[b'@', to, b':']);
+                }
+                stream
+            })
+            .collect();
+        for stream in &mut streams {
+            exchange(stream, &[round; 100]);
+        }
+        streams.iter_mut().for_each(|s| s.write_all(b"again").unwrap());
+        streams.iter_mut().for_each(|s| expect(s, b"again"));
+        drop(streams);
+        eventually("all closed", || total(&node).connections == 0);
+    }
+    let stats = finish(node);
+    assert_eq!(stats.handover_failed + stats.accept_table_full, 0);
+    assert_eq!(stats.accepted, 1800);
+}
+
+#[test]
+fn twenty_thousand_connects_and_closes_leave_nothing_behind() {
+    let (node, seen) = echo_node(&config(2));
+    exchange(&mut connect(&node), b"warm");
+    eventually("idle", || total(&node).slots_used == 0);
+    let before = open_descriptors();
+    for n in 0..20_000u32 {
+        let mut stream = connect(&node);
+        match n % 4 {
+            0 => {}
+            1 => exchange(&mut stream, b"x"),
+            2 => {
+                stream.write_all(b"x").unwrap();
+                reset_on_drop(&stream);
+            }
+            _ => {
+                reset_on_drop(&stream);
+                stream.write_all(b"H1").unwrap();
+            }
+        }
+        drop(stream);
+        if n % 512 == 0 {
+            // Loopback runs out of ports otherwise: those of reset connections come back at once.
+            eventually("drained", || total(&node).connections < 200);
+        }
+    }
+    eventually("all accepted", || total(&node).accepted == 20_001);
+    eventually("all closed", || total(&node).slots_used == 0);
+    assert_eq!(open_descriptors(), before);
+    let stats = finish(node);
+    assert_eq!(stats.closed, 20_001);
+    assert_eq!(
+        seen.get(|s| &s.opened) + seen.get(|s| &s.arrived),
+        seen.closed() + stats.handed_over
+    );
+}
+
+#[test]
+fn peers_that_reset_midway_end_with_an_error() {
+    let (node, seen) = echo_node(&config(1));
+    for _ in 0..50 {
+        let mut stream = connect(&node);
+        exchange(&mut stream, b"hello");
+        stream.write_all(&[b'x'; 100_000]).unwrap();
+        reset_on_drop(&stream);
+    }
+    eventually("all closed", || seen.closed() == 50);
+    finish(node);
+    assert_eq!(seen.get(|s| &s.closed_local), 0);
+}
+
+#[test]
+fn too_few_receive_buffers_only_slow_things_down() {
+    let mut config = config(1);
+    config.recv_buffers_per_ring = 2;
+    config.recv_buffer_bytes = 64;
+    let (node, _) = echo_node(&config);
+    let mut streams: Vec<_> = (0..50).map(|_| connect(&node)).collect();
+    streams.iter_mut().for_each(|s| exchange(s, b"hello"));
+    let bytes = [7u8; 3000];
+    streams.iter_mut().for_each(|s| s.write_all(&bytes).unwrap());
+    streams.iter_mut().for_each(|s| expect(s, &bytes));
+    drop(streams);
+    assert!(finish(node).no_buffers > 0, "the shortage was meant to happen");
+}
+
+#[test]
+fn a_completion_queue_that_overflows_loses_nothing() {
+    let mut config = config(1);
+    config.cq_entries = 64;
+    let (node, _) = echo_node(&config);
+    let mut streams: Vec<_> = (0..1500).map(|_| connect(&node)).collect();
+    for _ in 0..5 {
+        streams.iter_mut().for_each(|s| s.write_all(b"0123456789").unwrap());
+        streams.iter_mut().for_each(|s| expect(s, b"0123456789"));
+    }
+    drop(streams);
+    finish(node);
+}
+
+#[test]
+fn every_substitute_for_a_newer_kernel_feature_serves() {
+    let alone = Feature::ALL.into_iter().map(|f| vec![f]);
+    for disable in alone.chain([Feature::ALL.to_vec()]) {
+        let mut config = config(2);
+        config.max_connections = 20_000; // room for multishot accepts
+        config.disable = disable.clone();
+        let (node, _) = echo_node(&config);
+        let named: Vec<_> = node.kernel().degradations.iter().map(|d| d.feature).collect();
+        assert_eq!(named, disable, "the operator is told");
+        let mut streams: Vec<_> = (0..200).map(|_| connect(&node)).collect();
+        for (n, stream) in streams.iter_mut().enumerate() {
+            if n % 2 == 0 {
+                stream.write_all(b"H1").unwrap();
+                expect(stream, b"@1:");
+            }
+            exchange(stream, b"hello");
+            exchange(stream, b"again");
+        }
+        let mut last = streams.pop().unwrap();
+        last.write_all(b"Q").unwrap();
+        let mut rest = Vec::new();
+        last.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"bye");
+        drop((streams, last));
+        finish(node);
+    }
+}
+
+#[test]
+fn stopping_flushes_and_ends_although_clients_stay() {
+    let (node, seen) = echo_node(&config(2));
+    let mut streams: Vec<_> = (0..20).map(|_| connect(&node)).collect();
+    streams.iter_mut().for_each(|s| exchange(s, b"hello"));
+    node.stop_accepting();
+    eventually("refused", || std::net::TcpStream::connect(addr(&node)).is_err());
+    streams.iter_mut().for_each(|s| exchange(s, b"still served"));
+    node.stop();
+    node.join().unwrap();
+    for stream in &mut streams {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "FIN, not RST");
+    }
+    assert_eq!(seen.get(|s| &s.closed_local), 20);
+}
+
+#[test]
+fn an_address_in_use_is_said_so() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = NodeConfig::new(1, &[holder.local_addr().unwrap()]);
+    let error = start_error(&config);
+    assert!(matches!(error, StartError::AddressInUse { .. }), "{error}");
+    // Another node too, though both use SO_REUSEPORT.
+    let (node, _) = echo_node(&reactor_common::config(1));
+    let config = NodeConfig::new(1, &[addr(&node)]);
+    assert!(matches!(start_error(&config), StartError::AddressInUse { .. }));
+}
+
+#[test]
+fn a_cpu_that_does_not_exist_is_said_so() {
+    let mut config = config(2);
+    config.shards[1] = ShardPlacement { cpu: Some(4000) };
+    assert!(matches!(start_error(&config), StartError::Executor { shard: 1, .. }));
+}
+
+#[test]
+fn two_listeners_on_both_families_serve() {
+    let v6: SocketAddr = "[::1]:0".parse().unwrap();
+    let mut config = config(1);
+    config.listeners.push(reactor::ListenerConfig::new(v6));
+    let (node, _) = echo_node(&config);
+    for addr in node.local_addrs() {
+        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        exchange(&mut stream, b"hello");
+    }
+    finish(node);
+}
+
+fn start_error(config: &NodeConfig) -> StartError {
+    match reactor::run(config, |me: ShardId| Echo::new(me, Default::default())) {
+        Ok(_) => panic!("it started"),
+        Err(error) => error,
+    }
+}

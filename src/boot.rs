@@ -1,0 +1,173 @@
+//! From a valid configuration to a running broker, and from a signal to its end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Sources};
+use crate::logging::Logging;
+use crate::plane::{DataPlane, Event, Notifier, Start};
+use crate::signals::{self, Signal};
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Signals cannot be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(std::io::Error),
+    /// The data plane says why.
+    #[error("cannot start: {0}")]
+    Plane(String),
+}
+
+/// Runs the broker until it is told to stop or fails. `sources` are read again on SIGHUP.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(
+    config: Config,
+    sources: &Sources,
+    logging: &Logging,
+    start: Start,
+) -> Result<ExitCode, BootError> {
+    let (sender, events) = channel();
+    let notifier = Notifier(sender);
+    // Before the first thread of the data plane, so that none of them takes the signals.
+    let to_root = notifier.0.clone();
+    signals::catch(move |signal| to_root.send(Event::Signal(signal)).is_ok())
+        .map_err(BootError::Signals)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node.name, "starting");
+    let config = Arc::new(config);
+    let plane = start(Arc::clone(&config), notifier).map_err(BootError::Plane)?;
+    Ok(Root { config, sources, logging, plane, deadline: None }.run(&events))
+}
+
+/// The root's state while the broker runs.
+struct Root<'a> {
+    config: Arc<Config>,
+    sources: &'a Sources,
+    logging: &'a Logging,
+    plane: Box<dyn DataPlane>,
+    /// When the process ends though shards are still at work; `None` before a signal to stop.
+    deadline: Option<Instant>,
+}
+
+impl Root<'_> {
+    fn run(mut self, events: &Receiver<Event>) -> ExitCode {
+        loop {
+            let event = match self.deadline {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            let ended = match event {
+                Ok(event) => self.on_event(event),
+                Err(RecvTimeoutError::Timeout) => {
+                    let grace_ms = self.config.node.shutdown_grace_ms;
+                    tracing::warn!(grace_ms, "shards did not end in time; ending without them");
+                    Some(ExitCode::SUCCESS)
+                }
+                // The signal thread holds a sender as long as the process lives.
+                Err(RecvTimeoutError::Disconnected) => Some(ExitCode::FAILURE),
+            };
+            if let Some(code) = ended {
+                return code;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<ExitCode> {
+        match (event, self.deadline) {
+            (Event::Ready(addresses), None) => {
+                for address in addresses {
+                    tracing::info!(%address, "listening");
+                }
+                self.hint();
+                self.logging.ready();
+                None
+            }
+            (Event::Ready(_), Some(_)) => None,
+            (Event::Signal(Signal::Reload), None) => {
+                self.reload();
+                None
+            }
+            (Event::Signal(Signal::Reload), Some(_)) => {
+                tracing::warn!("shutting down: the configuration is not read again");
+                None
+            }
+            (Event::Signal(Signal::Stop), None) => {
+                let grace = Duration::from_millis(self.config.node.shutdown_grace_ms);
+                tracing::info!(grace_ms = self.config.node.shutdown_grace_ms, "shutting down");
+                self.deadline = Some(Instant::now() + grace);
+                self.plane.shut_down(grace);
+                None
+            }
+            (Event::Signal(Signal::Stop), Some(_)) => {
+                tracing::warn!("told to stop again: ending at once");
+                Some(ExitCode::FAILURE)
+            }
+            (Event::Stopped, Some(_)) => {
+                tracing::info!("stopped");
+                Some(ExitCode::SUCCESS)
+            }
+            (Event::Stopped, None) => {
+                tracing::error!("the shards ended without being told to");
+                Some(ExitCode::FAILURE)
+            }
+            (Event::Failed(reason), _) => {
+                tracing::error!("{reason}");
+                Some(ExitCode::FAILURE)
+            }
+        }
+    }
+
+    /// A broker that nobody can reach looks broken: say how to open it.
+    fn hint(&self) {
+        if self.config.is_loopback_only() {
+            tracing::info!(
+                "only this host can connect; to open the broker to the network, use \
+                 --listen tcp://0.0.0.0:1883 --listen tcp://[::]:1883 or [[listeners]] in a \
+                 configuration file; without authentication anybody there can then connect"
+            );
+        }
+    }
+
+    fn reload(&mut self) {
+        let config = match self.sources.load() {
+            Ok(config) => config,
+            Err(errors) => {
+                for error in &errors.0 {
+                    tracing::error!("{error}");
+                }
+                tracing::error!("nothing was changed: the configuration has errors");
+                return;
+            }
+        };
+        let changes = match Config::diff_live(&self.config, &config) {
+            Ok(changes) if changes.is_empty() => {
+                tracing::info!("the configuration is the same as before");
+                return;
+            }
+            Ok(changes) => changes,
+            Err(keys) => {
+                for key in &keys {
+                    tracing::error!("{key}");
+                }
+                tracing::error!("nothing was changed: some keys need a restart");
+                return;
+            }
+        };
+        for change in &changes.keys {
+            tracing::info!(key = change.key, old = change.old, new = change.new, "changed");
+        }
+        if changes.touches("log") {
+            self.logging.set_level(&config.log.level);
+        }
+        self.config = Arc::new(config);
+        self.plane.apply(Arc::clone(&self.config), &changes);
+    }
+}
+
+#[cfg(test)]
+#[path = "boot_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! The command line. Exit codes: 0 done, 1 the broker failed, 2 the command line or the
+//! configuration is wrong.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors, Sources, effective};
+use crate::{boot, logging, plane};
+
+/// Exit code for a wrong command line or configuration; clap uses the same.
+const EXIT_USAGE: u8 = 2;
+
+/// An MQTT broker for bare metal: io_uring, one shard per core.
+#[derive(Debug, Parser)]
+#[command(name = "ringmain", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default)
+    Serve(Options),
+    /// Print the effective configuration as TOML, or all that is wrong with it
+    CheckConfig {
+        /// Configuration file; the same as --config
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+struct Options {
+    /// Configuration file (TOML); every key is explained in config/ringmain.example.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key of the configuration; repeatable
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Listen here instead of where the configuration says, e.g. tcp://0.0.0.0:1883; repeatable
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+    /// Number of shards; 0: one for each core that the process may use
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// Directory for everything the broker keeps
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// What is logged: off, error, warn, info, debug, trace or a list of target=level
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+impl Options {
+    /// These options followed by `later` ones, which win.
+    fn then(self, later: Options) -> Options {
+        Options {
+            config: later.config.or(self.config),
+            set: [self.set, later.set].concat(),
+            listen: [self.listen, later.listen].concat(),
+            shards: later.shards.or(self.shards),
+            data_dir: later.data_dir.or(self.data_dir),
+            log: later.log.or(self.log),
+        }
+    }
+
+    fn sources(self) -> Sources {
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        Sources {
+            file: self.config,
+            env: std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect(),
+            set: self.set,
+            listen: self.listen,
+            shards: self.shards,
+            data_dir: self.data_dir,
+            log: self.log,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        None => serve(cli.options.sources()),
+        Some(Command::Serve(options)) => serve(cli.options.then(options).sources()),
+        Some(Command::CheckConfig { file, options }) => {
+            let file = Options { config: file, ..Options::default() };
+            check_config(&cli.options.then(options).then(file).sources())
+        }
+    }
+}
+
+fn check_config(sources: &Sources) -> ExitCode {
+    match sources.load() {
+        Ok(config) => {
+            // A reader that has seen enough is no failure.
+            let _ = std::io::stdout().write_all(effective(&config).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => wrong(&errors),
+    }
+}
+
+fn serve(sources: Sources) -> ExitCode {
+    let config: Config = match sources.load() {
+        Ok(config) => config,
+        Err(errors) => return wrong(&errors),
+    };
+    let logging = logging::init(&config.log);
+    match boot::run(config, &sources, &logging, plane::start) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wrong(errors: &ConfigErrors) -> ExitCode {
+    eprintln!("{errors}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_count_before_and_after_the_command() {
+        let line = ["ringmain", "--set", "a.b=1", "--shards", "1", "serve", "--set", "c.d=2"];
+        let cli = Cli::try_parse_from(line.iter().chain(&["--shards", "2"])).expect("parses");
+        let Some(Command::Serve(options)) = cli.command else { panic!("serve was given") };
+        let sources = cli.options.then(options).sources();
+        assert_eq!(sources.set, ["a.b=1", "c.d=2"]);
+        assert_eq!(sources.shards.as_deref(), Some("2"));
+    }
+}

@@ -1,0 +1,16 @@
+//! Every key of the configuration, each declared once: type, default, bounds, reload, text.
+//!
+//! `config/ringmain.example.toml` is written from these declarations.
+
+mod limits;
+mod listener;
+mod mqtt;
+mod node;
+
+pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
+pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
+pub use mqtt::{
+    DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, Redispatch, Retained, ShareStrategy,
+    Shared, StickyPick, WillOnShutdown,
+};
+pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};

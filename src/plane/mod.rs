@@ -1,0 +1,59 @@
+//! The seam between the composition root and the data plane.
+//!
+//! The root starts a [`DataPlane`] with a [`Notifier`], then only reacts to [`Event`]s; it never
+//! looks into a shard.
+
+mod convert;
+mod memory;
+mod shards;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use crate::config::{Config, LiveChanges};
+use crate::signals::Signal;
+
+pub use shards::start;
+
+/// What the root is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The operator asks for something.
+    Signal(Signal),
+    /// Clients can connect at these addresses. Once, after start.
+    Ready(Vec<SocketAddr>),
+    /// All shards have ended, as they were told. Nothing follows.
+    Stopped,
+    /// A shard has failed and the broker cannot go on. Nothing follows.
+    Failed(String),
+}
+
+/// The data plane's end of the channel to the root. Never blocks.
+#[derive(Debug, Clone)]
+pub struct Notifier(pub(crate) Sender<Event>);
+
+impl Notifier {
+    /// Tells the root.
+    pub fn send(&self, event: Event) {
+        // The root may have ended already: nobody is left to be told.
+        let _ = self.0.send(event);
+    }
+}
+
+/// A running data plane. Every call returns at once; what it leads to comes back as an [`Event`].
+pub trait DataPlane {
+    /// Takes over a new configuration, of which `changes` differ; all of them can change live.
+    fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges);
+
+    /// Stops accepting, sends DISCONNECT 0x8B to v5 clients, flushes, publishes wills and ends all
+    /// shards within `grace`; then [`Event::Stopped`]. Called once.
+    fn shut_down(&mut self, grace: Duration);
+}
+
+/// Starts a data plane: returns once its threads run, with [`Event::Ready`] to follow.
+///
+/// # Errors
+/// What the operator must know and do: a kernel too old, an address in use, a limit too low.
+pub type Start = fn(Arc<Config>, Notifier) -> Result<Box<dyn DataPlane>, String>;

@@ -1,0 +1,220 @@
+//! The data plane of this process: shards on the reactor, and the thread that watches them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringmain_shards::boundary::{self, Control, LogLevel, Pressure};
+use ringmain_shards::engine::Shard;
+use ringmain_shards::engine::config::EngineConfig;
+use ringmain_shards::engine::ids::{Now, ShardId};
+use ringmain_shards::engine::node::NodeShared;
+use ringmain_shards::reactor::{self, Node};
+
+use super::convert::{engine_config, node_config};
+use super::memory::{Watermarks, resident_bytes};
+use super::{DataPlane, Event, Notifier};
+use crate::config::{Config, Listener, LiveChanges};
+
+/// Starts the shards.
+///
+/// # Errors
+/// See [`super::Start`].
+pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlane>, String> {
+    let listeners = openable(&config.listeners)?;
+    let mut node_cfg = node_config(&config, &listeners);
+    let open: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
+    let engine = engine_of(&config, &open);
+    let shards = node_cfg.shards.len();
+    node_cfg.event_queue = node_cfg.event_queue.max(shards * 64);
+    let seed = match config.node.hash_seed {
+        0 => fastrand::u64(..),
+        seed => seed,
+    };
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let shared = Arc::new(NodeShared::new(shards, seed, unix_ms as u64, &engine));
+    let factory = {
+        let engine = Arc::clone(&engine);
+        move |shard: ShardId| {
+            let (cfg, node) = (Arc::clone(&engine), Arc::clone(&shared));
+            let now = Now { mono_ns: 0, unix_ms: unix_ms as u64 };
+            Shard::new(shard, cfg, node, fastrand::u64(..), now)
+        }
+    };
+    let node = reactor::run(&node_cfg, factory).map_err(|e| e.to_string())?;
+    for d in &node.kernel().degradations {
+        tracing::warn!(
+            feature = ?d.feature,
+            since = d.since,
+            cost = d.cost,
+            "the kernel lacks a feature"
+        );
+    }
+    tracing::info!(shards, "shards run");
+    notifier.send(Event::Ready(node.local_addrs().to_vec()));
+    let (orders, inbox) = flume::bounded(16);
+    let watcher = Watcher {
+        node,
+        notifier,
+        inbox,
+        marks: marks(&config),
+        check_interval: check_interval(&config),
+        pressure: Pressure::Normal,
+    };
+    std::thread::Builder::new()
+        .name("ringmain-watch".to_owned())
+        .spawn(move || watcher.run())
+        .map_err(|e| format!("cannot start a thread: {e}"))?;
+    Ok(Box::new(Plane { orders, open }))
+}
+
+/// The engine knows listeners by their index at the reactor: those that are open.
+fn engine_of(config: &Config, open: &[String]) -> Arc<EngineConfig> {
+    let mut engine = engine_config(config);
+    engine.listeners.retain(|l| open.contains(&l.name));
+    Arc::new(engine)
+}
+
+/// The listeners that this host has the addresses for. One that must not fail is kept: the reactor
+/// says what is wrong with it.
+fn openable(listeners: &[Listener]) -> Result<Vec<Listener>, String> {
+    let has = |l: &Listener| std::net::TcpListener::bind((l.url.ip, 0)).is_ok();
+    let (open, missing): (Vec<_>, Vec<_>) =
+        listeners.iter().cloned().partition(|l| !l.optional || has(l));
+    for l in missing {
+        tracing::warn!(listener = l.name, "this host does not have the address; not listening");
+    }
+    if open.is_empty() { Err("no listener can be opened".to_owned()) } else { Ok(open) }
+}
+
+fn marks(config: &Config) -> Watermarks {
+    Watermarks::new(config.limits.memory_high_bytes, config.limits.memory_critical_bytes)
+}
+
+fn check_interval(config: &Config) -> Duration {
+    Duration::from_millis(config.overload.check_interval_ms.into())
+}
+
+/// What the root asks of the watcher.
+enum Order {
+    Apply { engine: Arc<EngineConfig>, marks: Watermarks, check_interval: Duration },
+    ShutDown { grace: Duration },
+}
+
+/// The root's handle.
+struct Plane {
+    orders: flume::Sender<Order>,
+    /// Names of the listeners that are open.
+    open: Vec<String>,
+}
+
+impl DataPlane for Plane {
+    fn apply(&mut self, config: Arc<Config>, _changes: &LiveChanges) {
+        let order = Order::Apply {
+            engine: engine_of(&config, &self.open),
+            marks: marks(&config),
+            check_interval: check_interval(&config),
+        };
+        if self.orders.try_send(order).is_err() {
+            tracing::error!("the shards did not take the configuration; try again");
+        }
+    }
+
+    fn shut_down(&mut self, grace: Duration) {
+        // The watcher reads its orders at least once in a check interval.
+        if self.orders.send(Order::ShutDown { grace }).is_err() {
+            tracing::error!("the watcher has ended; nobody can be told");
+        }
+    }
+}
+
+/// Lives on: its own thread. Reads what the shards tell, samples memory, ends the node.
+struct Watcher {
+    node: Node,
+    notifier: Notifier,
+    inbox: flume::Receiver<Order>,
+    marks: Watermarks,
+    check_interval: Duration,
+    pressure: Pressure,
+}
+
+impl Watcher {
+    fn run(mut self) {
+        loop {
+            let next = flume::Selector::new()
+                .recv(&self.inbox, |order| order.ok().map(Next::Order))
+                .recv(self.node.events(), |event| event.ok().map(Next::Event))
+                .wait_timeout(self.check_interval);
+            match next {
+                Ok(Some(Next::Event(event))) => log(event),
+                Ok(Some(Next::Order(Order::Apply { engine, marks, check_interval }))) => {
+                    self.marks = marks;
+                    self.check_interval = check_interval;
+                    self.tell_all(&Control::Reload(engine));
+                }
+                Ok(Some(Next::Order(Order::ShutDown { grace }))) => return self.shut_down(grace),
+                // Every sender of one side is gone: the shards have ended.
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            self.sample();
+            if !self.node.ready() {
+                break;
+            }
+        }
+        let why = self.node.join().err().unwrap_or_else(|| "the shards ended".to_owned());
+        self.notifier.send(Event::Failed(why));
+    }
+
+    fn sample(&mut self) {
+        let Some(used) = resident_bytes() else { return };
+        let pressure = self.marks.pressure(used, self.pressure);
+        if pressure != self.pressure {
+            self.pressure = pressure;
+            tracing::warn!(?pressure, used_bytes = used, "memory watermark");
+            self.tell_all(&Control::Pressure(pressure));
+        }
+    }
+
+    fn tell_all(&self, control: &Control) {
+        for handle in self.node.handles() {
+            if let Err(error) = handle.send(control.clone()) {
+                tracing::error!(shard = handle.shard().0, %error, "an order was lost");
+            }
+        }
+    }
+
+    /// Ends all connections, then the shards. [S-20]
+    fn shut_down(self, grace: Duration) {
+        let end = Instant::now() + grace;
+        self.node.stop_accepting();
+        self.tell_all(&Control::Drain);
+        let mut open = self.node.handles().len();
+        while open > 0 {
+            match self.node.events().recv_deadline(end) {
+                Ok(boundary::Event::Drained { .. }) => open -= 1,
+                Ok(event) => log(event),
+                Err(_) => break,
+            }
+        }
+        self.node.stop();
+        let event = match self.node.join() {
+            Ok(()) => Event::Stopped,
+            Err(why) => Event::Failed(why),
+        };
+        self.notifier.send(event);
+    }
+}
+
+enum Next {
+    Order(Order),
+    Event(boundary::Event),
+}
+
+fn log(event: boundary::Event) {
+    let boundary::Event::Log { shard, level, text } = event else { return };
+    match level {
+        LogLevel::Debug => tracing::debug!(shard = shard.0, "{text}"),
+        LogLevel::Info => tracing::info!(shard = shard.0, "{text}"),
+        LogLevel::Warn => tracing::warn!(shard = shard.0, "{text}"),
+    }
+}

@@ -1,0 +1,26 @@
+"""Every configuration key that these tests set, in one place.
+
+A test names a setting by the constant; the Ringmain adapter passes `--set key=value` with the string. Rename here.
+Values are what the command line takes: integers, true/false, or durations in the unit that the key names.
+"""
+
+MAX_PACKET_SIZE = "mqtt.max_packet_size"  # bytes, whole packet (W16)
+MAX_CLIENTID_LEN = "mqtt.max_clientid_len"  # bytes (W17)
+MAX_TOPIC_LEVELS = "mqtt.max_topic_levels"  # levels, 0 = no limit (W15)
+MAX_SUBSCRIPTIONS = "mqtt.max_subscriptions"  # per client, 0 = no limit (P15)
+MAX_QOS = "mqtt.max_qos"  # 0..2 (C12)
+RETAIN_AVAILABLE = "mqtt.retain_available"  # bool (C12)
+WILDCARD_SUBSCRIPTION = "mqtt.wildcard_subscription"  # bool (C12)
+SHARED_SUBSCRIPTION = "mqtt.shared_subscription"  # bool (C12)
+SUBSCRIPTION_IDENTIFIERS = "mqtt.subscription_identifiers"  # bool (C12)
+SERVER_KEEP_ALIVE_S = "mqtt.server_keep_alive"  # seconds, 0 = the client's own (C11)
+RECEIVE_MAXIMUM = "mqtt.receive_maximum"  # what the broker announces and enforces (C03)
+TOPIC_ALIAS_MAXIMUM = "mqtt.topic_alias_maximum"  # what the broker announces (C05)
+MAX_INFLIGHT = "mqtt.max_inflight"  # the broker's own outbound window (Q07)
+MAX_MQUEUE_LEN = "mqtt.max_mqueue_len"  # messages per session, 0 = no limit (Q04)
+MAX_SESSION_EXPIRY_S = "mqtt.max_session_expiry_interval"  # seconds (Q10)
+IDLE_TIMEOUT_S = "mqtt.idle_timeout"  # seconds a socket may wait before CONNECT (W12)
+SYS_INTERVAL_S = "sys.interval"  # seconds between $SYS publications (Y01)
+
+# Set for every Ringmain process that the tests start.
+BASE_SETTINGS: dict[str, object] = {}
