@@ -254,7 +254,14 @@ fn plant_bugs(args: &Args, plants: &[Plant]) -> ExitCode {
         let seeds = if single { args.seeds.clone() } else { args.seeds.start..end };
         let found = seeds.clone().find_map(|seed| {
             let outcome = run(&options(args, seed, Some(*plant), false));
-            outcome.violation.map(|v| (seed, v))
+            let violation = outcome.violation?;
+            let its_own = plant.breaks().iter().any(|rule| violation.rule.contains(rule));
+            if !its_own {
+                return None;
+            }
+            // What fails without the bug too does not count.
+            let clean = single || run(&options(args, seed, None, false)).violation.is_none();
+            clean.then_some((seed, violation))
         });
         match found {
             Some((seed, violation)) => {

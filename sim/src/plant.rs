@@ -20,7 +20,7 @@ pub(crate) enum Told {
 }
 
 macro_rules! plants {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $seeds:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $seeds:literal, $rules:expr;)*) => {
         /// A planted bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Plant {
@@ -39,6 +39,14 @@ macro_rules! plants {
                 }
             }
 
+            /// The rules that it breaks: what finds it by another one does not count.
+            #[must_use]
+            pub fn breaks(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$name => &$rules,)*
+                }
+            }
+
             /// Seeds within which the simulator finds it.
             #[must_use]
             pub fn within_seeds(self) -> u64 {
@@ -52,59 +60,59 @@ macro_rules! plants {
 
 plants! {
     /// Now and then a mail between shards does not arrive.
-    LostRoute = "lost-route", 50;
+    LostRoute = "lost-route", 50, ["lost S-55", "shared-lost", "will-missing", "stuck", "replay-incomplete", "no-matching"];
     /// Mail that finds a mailbox full is dropped instead of waiting at its sender.
-    LostMailOnFullLane = "lost-mail-on-full-lane", 200;
+    LostMailOnFullLane = "lost-mail-on-full-lane", 200, ["lost S-55", "shared-lost", "will-missing", "stuck", "replay-incomplete"];
     /// Now and then a mail arrives twice.
-    DuplicatedMail = "duplicated-mail", 50;
+    DuplicatedMail = "duplicated-mail", 50, ["duplicate", "will-twice", "unmatched", "shared-once", "replay"];
     /// The mails of a turn arrive in reverse.
-    ReorderedMail = "reordered-mail", 200;
+    ReorderedMail = "reordered-mail", 200, ["order S-80", "order S-81", "retained-monotonic"];
     /// Connections with a session are not closed when the engine says so.
-    DoubleTakeover = "double-takeover", 50;
+    DoubleTakeover = "double-takeover", 50, ["one-connection"];
     /// The old connection is closed without DISCONNECT 0x8E.
-    SilentTakeover = "silent-takeover", 50;
+    SilentTakeover = "silent-takeover", 50, ["silent-close"];
     /// PUBREL is not sent for even packet ids.
-    DroppedPubrel = "dropped-pubrel", 50;
+    DroppedPubrel = "dropped-pubrel", 50, ["pubrel-order", "pubrel-missing", "unfinished", "stuck"];
     /// PUBACK is not sent for packet ids divisible by three.
-    DroppedPuback = "dropped-puback", 50;
+    DroppedPuback = "dropped-puback", 50, ["puback-order", "unanswered-publish", "stuck"];
     /// Packet ids above 2 are folded onto 1 and 2.
-    ReusedPacketId = "reused-packet-id", 50;
+    ReusedPacketId = "reused-packet-id", 50, ["packet-id-in-use"];
     /// Resends do not carry DUP.
-    ResendWithoutDup = "resend-without-dup", 100;
+    ResendWithoutDup = "resend-without-dup", 100, ["packet-id-in-use"];
     /// The broker believes that every client said goodbye.
-    ForgottenWill = "forgotten-will", 100;
+    ForgottenWill = "forgotten-will", 100, ["will-missing"];
     /// DISCONNECT does not cancel the will.
-    WillNotCancelled = "will-not-cancelled", 100;
+    WillNotCancelled = "will-not-cancelled", 100, ["will-cancelled"];
     /// One message more in flight than the client allows.
-    InflightOffByOne = "inflight-off-by-one", 100;
+    InflightOffByOne = "inflight-off-by-one", 100, ["receive-maximum"];
     /// Some retained messages of QoS 0 are left out of a replay.
-    LostRetainedTail = "lost-retained-tail", 100;
+    LostRetainedTail = "lost-retained-tail", 100, ["replay-incomplete"];
     /// Clean Start is not honoured.
-    WrongSessionPresent = "wrong-session-present", 50;
+    WrongSessionPresent = "wrong-session-present", 50, ["session-present"];
     /// Sessions never expire.
-    ImmortalSession = "immortal-session", 200;
+    ImmortalSession = "immortal-session", 200, ["session-present"];
     /// UNSUBSCRIBE is answered and changes nothing.
-    MissingUnsubscribe = "missing-unsubscribe", 50;
+    MissingUnsubscribe = "missing-unsubscribe", 50, ["unmatched"];
     /// An empty retained message clears nothing.
-    RetainedNotCleared = "retained-not-cleared", 100;
+    RetainedNotCleared = "retained-not-cleared", 100, ["replay S-40", "retain-flag"];
     /// Every member of a shared group gets every message.
-    GroupDoubleDelivery = "group-double-delivery", 100;
+    GroupDoubleDelivery = "group-double-delivery", 100, ["shared-once"];
     /// Messages are delivered at the QoS of the publisher whatever was granted.
-    GrantedQosIgnored = "granted-qos-ignored", 50;
+    GrantedQosIgnored = "granted-qos-ignored", 50, ["granted-qos"];
     /// No Local does nothing.
-    NoLocalIgnored = "no-local-ignored", 100;
+    NoLocalIgnored = "no-local-ignored", 100, ["unmatched", "duplicate"];
     /// Retain As Published is always on.
-    RetainFlagLeaks = "retain-flag-leaks", 50;
+    RetainFlagLeaks = "retain-flag-leaks", 50, ["retain-flag", "shared-copy"];
     /// The first Subscription Identifier of a message is left out.
-    LostSubscriptionId = "lost-subscription-id", 50;
+    LostSubscriptionId = "lost-subscription-id", 50, ["subscription-ids", "shared-copy", "replay S-40"];
     /// Maximum Packet Size does nothing.
-    PacketSizeIgnored = "packet-size-ignored", 200;
+    PacketSizeIgnored = "packet-size-ignored", 200, ["packet-size"];
     /// Keep Alive does nothing.
-    KeepAliveIgnored = "keep-alive-ignored", 100;
+    KeepAliveIgnored = "keep-alive-ignored", 100, ["keep-alive-late"];
     /// Keep Alive is half of what it should be.
-    KeepAliveEarly = "keep-alive-early", 100;
+    KeepAliveEarly = "keep-alive-early", 100, ["keep-alive-early"];
     /// Message Expiry Interval does nothing.
-    ExpiryIgnored = "expiry-ignored", 200;
+    ExpiryIgnored = "expiry-ignored", 200, ["expir"];
 }
 
 impl Plant {
@@ -114,8 +122,13 @@ impl Plant {
         Self::ALL.iter().copied().find(|p| p.name() == name)
     }
 
-    /// What goes over the wire for `packet` of device `owner`.
-    pub(crate) fn on_ingress(self, packet: &ToServer, owner: usize) -> Option<ToServer> {
+    /// What goes over the wire for `packet` of device `owner`, which speaks `version`.
+    pub(crate) fn on_ingress(
+        self,
+        packet: &ToServer,
+        owner: usize,
+        version: u8,
+    ) -> Option<ToServer> {
         let mut packet = packet.clone();
         match (&mut packet, self) {
             (ToServer::Disconnect { reason: 0, .. }, Self::WillNotCancelled) => return None,
@@ -129,7 +142,8 @@ impl Plant {
             (ToServer::Connect(c), Self::PacketSizeIgnored) => c.packet_max = None,
             (ToServer::Connect(c), Self::KeepAliveIgnored) => c.keep_alive_s = 0,
             (ToServer::Connect(c), Self::KeepAliveEarly) => c.keep_alive_s = c.keep_alive_s.div_ceil(2),
-            (ToServer::Unsubscribe { filters, .. }, Self::MissingUnsubscribe) => {
+            // Version 5 would be told that there was no such subscription.
+            (ToServer::Unsubscribe { filters, .. }, Self::MissingUnsubscribe) if version < 5 => {
                 filters.iter_mut().for_each(|f| f.push_str("/none"));
                 filters.iter_mut().for_each(|f| *f = f.replace('#', "x"));
             }
@@ -158,7 +172,7 @@ impl Plant {
         Some(packet)
     }
 
-    /// What comes out for `packet` that the engine wrote. `asked` is the QoS that a SUBACK may say.
+    /// What comes out for `packet` that the engine wrote.
     pub(crate) fn on_write(self, mut packet: ToClient) -> Option<ToClient> {
         match (&mut packet, self) {
             (ToClient::PubRel { pid, .. }, Self::DroppedPubrel) if *pid % 2 == 0 => return None,
@@ -174,7 +188,6 @@ impl Plant {
             (ToClient::Publish(p), Self::LostSubscriptionId) if !p.sub_ids.is_empty() => {
                 p.sub_ids.remove(0);
             }
-            (ToClient::UnsubAck { codes, .. }, Self::MissingUnsubscribe) => codes.fill(0),
             _ => {}
         }
         Some(packet)

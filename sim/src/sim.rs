@@ -378,7 +378,8 @@ impl Run {
         if readable {
             return;
         }
-        let soon_ns = self.world.now.mono_ns + 50_000_000;
+        let ms = if self.devices.iter().all(Device::up) { 1000 } else { 50 };
+        let soon_ns = self.world.now.mono_ns + ms * 1_000_000;
         let next_ns = self.world.next_event_ns().max(self.world.now.mono_ns + 1_000_000);
         self.leap(next_ns.min(soon_ns));
     }

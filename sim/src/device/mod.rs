@@ -72,6 +72,8 @@ pub struct Device {
     pub session: Session,
     filters: Vec<String>,
     goodbye_ms: u64,
+    /// Half-open: not heard of before this time.
+    silent_until_ms: u64,
 }
 
 /// Shared by all devices: message numbers.
@@ -116,6 +118,7 @@ impl Device {
             session: Session::default(),
             filters: Vec::new(),
             goodbye_ms: 0,
+            silent_until_ms: 0,
         }
     }
 
@@ -338,7 +341,7 @@ impl Device {
             }
             return acts;
         }
-        if self.connecting() {
+        if self.connecting() || now_ms < self.silent_until_ms {
             return Vec::new();
         }
         if !self.calm && now_ms < self.goodbye_ms + rng.range(0, 40) && rng.chance(900) {
@@ -452,7 +455,10 @@ impl Device {
             5 if v5 => self.goodbye(4, v5, rng, now_ms),
             6 => self.leave(ClientEnd::Fin, now_ms),
             7 => self.leave(ClientEnd::Rst, now_ms),
-            8 => self.leave(ClientEnd::Vanished, now_ms),
+            8 => {
+                self.silent_until_ms = now_ms + rng.range(0, 6000);
+                self.leave(ClientEnd::Vanished, now_ms)
+            }
             9 => vec![self.connect(s, numbers, rng)],
             10 => (0..3).map(|_| self.connect(s, numbers, rng)).collect(),
             _ => Vec::new(),

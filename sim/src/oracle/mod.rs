@@ -68,6 +68,8 @@ pub struct Rules {
     pub pressure: bool,
     /// Whether the queue of a session can be full.
     pub queue_bound: bool,
+    /// Whether sockets take everything that a connected client is sent.
+    pub roomy: bool,
 }
 
 impl Rules {
@@ -79,6 +81,7 @@ impl Rules {
             shards: s.world.shards,
             pressure: s.pressure > 0,
             queue_bound: s.mqueue_len > 0,
+            roomy: s.out_buffer >= 1 << 20,
         }
     }
 }

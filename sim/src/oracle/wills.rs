@@ -142,7 +142,9 @@ impl Oracle {
     pub(super) fn check_early_wills(&mut self, shard: usize) -> Verdict {
         for will in std::mem::take(&mut self.early_wills) {
             let record = &self.wills[will];
-            if self.conn(record.net).shard != shard {
+            let conn = self.conn(record.net);
+            // Before CONNACK it is not known which shard has it.
+            if conn.session.is_none() || conn.shard != shard {
                 self.early_wills.push(will);
                 continue;
             }

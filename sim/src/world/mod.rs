@@ -196,7 +196,7 @@ impl<M: Machine> World<M> {
         match self.plant {
             None => packet.encode(&mut bytes, n.version),
             Some(plant) => {
-                if let Some(wire) = plant.on_ingress(&packet, n.owner) {
+                if let Some(wire) = plant.on_ingress(&packet, n.owner, n.version) {
                     wire.encode(&mut bytes, n.version);
                 }
             }
