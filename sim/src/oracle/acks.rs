@@ -29,6 +29,9 @@ impl Oracle {
         if reason >= 0x80 {
             let sid = self.session_of(net)?;
             self.sessions[sid].in_qos2.remove(&pid); // [S-34]
+        } else {
+            let sid = self.session_of(net)?;
+            self.sessions[sid].in_qos2.entry(pid).and_modify(|sure| *sure = true);
         }
         if repeated { Ok(()) } else { self.accepted(net, msg, reason) }
     }
@@ -65,8 +68,12 @@ impl Oracle {
 
     pub(super) fn pubrel_in(&mut self, net: NetId, pid: u16) -> Verdict {
         let sid = self.session_of(net)?;
-        let known = self.sessions[sid].in_qos2.remove(&pid).is_some();
-        self.conn_mut(net).pubcomps_due.push((pid, Some(known)));
+        let known = match self.sessions[sid].in_qos2.remove(&pid) {
+            None => Some(false),
+            Some(true) => Some(true),
+            Some(false) => None,
+        };
+        self.conn_mut(net).pubcomps_due.push((pid, known));
         Ok(())
     }
 

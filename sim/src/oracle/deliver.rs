@@ -348,10 +348,14 @@ impl Oracle {
         let now = self.now;
         let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
         if sure {
-            let sessions = &self.sessions;
+            let (sessions, connecting) = (&self.sessions, &self.connecting);
             let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
                 let s = &sessions[*to];
-                let left = s.ended || now.ms >= s.expires_ms() || s.lapse_step > *step;
+                let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
+                let left = s.ended
+                    || cleaned
+                    || now.ms >= s.expires_ms()
+                    || s.lapse_step > *step;
                 *sure && (*qos != 1 || !left)
             };
             let standing = group.sent.iter().filter(stands).count();

@@ -17,6 +17,9 @@ mod state;
 mod subscribe;
 mod wills;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use ringmain_shards::boundary::Event;

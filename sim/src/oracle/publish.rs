@@ -36,20 +36,27 @@ impl Oracle {
         let Some(id) = number(&p) else { return Ok(()) };
         match p.qos {
             2 => {
-                let repeated = self.sessions[sid].in_qos2.insert(p.pid, id).is_some();
-                self.conn_mut(net).pubrecs_due.push_back((p.pid, id, repeated));
-                if repeated {
-                    return Ok(()); // [S-33] delivered once
+                let sure = !self.unreliable;
+                let held = self.sessions[sid].in_qos2.insert(p.pid, sure);
+                self.conn_mut(net).pubrecs_due.push_back((p.pid, id, held.is_some()));
+                match held {
+                    Some(true) => return Ok(()), // [S-33] delivered once
+                    // The first may have been refused, unheard: this one counts or not.
+                    Some(false) => {
+                        self.publish(self.conn(net).device, id, p, false);
+                        return Ok(());
+                    }
+                    None => {}
                 }
             }
             1 => self.conn_mut(net).pubacks_due.push_back((p.pid, id)),
             _ => {}
         }
-        self.publish(self.conn(net).device, id, p);
+        self.publish(self.conn(net).device, id, p, !self.unreliable);
         Ok(())
     }
 
-    fn publish(&mut self, device: usize, id: MsgId, p: Publish) {
+    fn publish(&mut self, device: usize, id: MsgId, p: Publish, sure: bool) {
         let now = self.now;
         let msg = self.msgs.entry(id).or_insert_with(|| Msg {
             device,
@@ -73,7 +80,8 @@ impl Oracle {
         msg.varies |= msg.expiry_s != p.expiry_s;
         let msg = msg.clone();
         // An empty one cannot be told from others where there are no properties.
-        let must = !self.unreliable && !self.draining && !msg.payload.is_empty();
+        let sure = sure && !self.draining;
+        let must = sure && !msg.payload.is_empty();
         for sid in self.current.clone().into_iter().flatten() {
             let s = &self.sessions[sid];
             if s.ended {
@@ -98,7 +106,7 @@ impl Oracle {
             copies.add(&m, must && certain);
         }
         if msg.retain {
-            self.retained.publish(id, &msg, now, !self.unreliable && !self.draining);
+            self.retained.publish(id, &msg, now, sure);
             self.newly_retained(&msg.topic);
         }
         self.recent.push_back(id);

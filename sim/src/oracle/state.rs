@@ -235,8 +235,8 @@ pub(crate) struct Session {
     pub(crate) copies: BTreeMap<MsgId, Copies>,
     pub(crate) inflight: BTreeMap<u16, InFlight>,
     pub(crate) next_order: u64,
-    /// QoS 2 packet ids that the server holds for the client.
-    pub(crate) in_qos2: HashMap<u16, MsgId>,
+    /// QoS 2 packet ids that the server holds for the client, and whether it does for certain.
+    pub(crate) in_qos2: HashMap<u16, bool>,
     /// Last in the publisher's order, by publisher, its QoS, that of the copy, and topic (or all).
     pub(crate) last_seq: HashMap<(usize, u8, u8, String), u64>,
     /// Retained messages last seen, by topic and QoS.

@@ -178,3 +178,55 @@ impl Mesh {
             + self.after.iter().map(VecDeque::len).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(mesh: &mut Mesh, from: usize, to: usize, turn: u64) -> bool {
+        mesh.send(from, to, turn, vec![Mail::StatsAsk])
+    }
+
+    #[test]
+    fn full_mailbox_keeps_order_and_reports_when_it_drained() {
+        let mut mesh = Mesh::new(2, 1);
+        assert!(!turn(&mut mesh, 0, 1, 1));
+        assert!(turn(&mut mesh, 0, 1, 2) && turn(&mut mesh, 0, 1, 3));
+        assert!(mesh.flush(0).is_empty(), "there is no room");
+        let first = mesh.receive(1).map(|b| b.turn);
+        assert!(mesh.flush(0).is_empty(), "one of two moved");
+        let second = mesh.receive(1).map(|b| b.turn);
+        assert_eq!(mesh.flush(0), [1]);
+        assert_eq!((first, second, mesh.receive(1).map(|b| b.turn)), (Some(1), Some(2), Some(3)));
+    }
+
+    #[test]
+    fn mail_after_waits_for_older_mail_to_any_shard() {
+        let mut mesh = Mesh::new(3, 1);
+        turn(&mut mesh, 0, 1, 1);
+        turn(&mut mesh, 0, 1, 2); // waits at its sender
+        mesh.send_after(0, ShardId(2), 3, Mail::StatsAsk);
+        mesh.flush(0);
+        assert!(!mesh.has_mail(2), "older mail to shard 1 is not sent");
+        mesh.receive(1);
+        mesh.flush(0);
+        assert!(mesh.has_mail(2));
+    }
+
+    #[test]
+    fn an_epoch_ends_when_all_that_was_under_way_is_done() {
+        let mut epochs = Epochs::default();
+        let a = epochs.born();
+        epochs.died(a);
+        let start = epochs.now();
+        assert_eq!(start, SETTLED, "nothing is under way: all is settled");
+        let (a, b) = (epochs.born(), epochs.born());
+        epochs.died(a);
+        assert_eq!(epochs.now(), start + 1);
+        let c = epochs.born();
+        epochs.died(b);
+        assert_eq!(epochs.now(), start + 2);
+        epochs.died(c);
+        assert!(epochs.idle() && epochs.now() > start + 2);
+    }
+}
