@@ -95,9 +95,8 @@ fn parse(mut argv: impl Iterator<Item = String>) -> Result<Option<Args>, String>
             Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
             None => (arg, None),
         };
-        let mut value = || {
-            inline.clone().or_else(|| argv.next()).ok_or_else(|| format!("{key} needs a value"))
-        };
+        let mut value =
+            || inline.clone().or_else(|| argv.next()).ok_or_else(|| format!("{key} needs a value"));
         match key.as_str() {
             "-h" | "--help" => return Ok(None),
             "--seeds" => args.seeds = seeds(&value()?)?,
@@ -203,7 +202,8 @@ fn run_seeds(args: &Args) -> ExitCode {
                         break;
                     }
                     let outcome = run(&options(args, seed, None, false));
-                    let figures = [1, outcome.steps, outcome.copies, outcome.overflows, outcome.allowed];
+                    let figures =
+                        [1, outcome.steps, outcome.copies, outcome.overflows, outcome.allowed];
                     for (total, n) in totals.iter().zip(figures) {
                         total.fetch_add(n, Ordering::Relaxed);
                     }
@@ -268,7 +268,11 @@ fn plant_bugs(args: &Args, plants: &[Plant]) -> ExitCode {
                 let tried = seed - args.seeds.start + 1;
                 println!("{:24} found by seed {tried}: {}", plant.name(), violation.rule);
                 if args.verbose {
-                    println!("  {}\n  replay: {}", violation.text, replay(args, seed, Some(*plant)));
+                    println!(
+                        "  {}\n  replay: {}",
+                        violation.text,
+                        replay(args, seed, Some(*plant))
+                    );
                     print_trace(args, seed, Some(*plant));
                 }
             }

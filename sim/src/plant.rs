@@ -141,7 +141,9 @@ impl Plant {
             }
             (ToServer::Connect(c), Self::PacketSizeIgnored) => c.packet_max = None,
             (ToServer::Connect(c), Self::KeepAliveIgnored) => c.keep_alive_s = 0,
-            (ToServer::Connect(c), Self::KeepAliveEarly) => c.keep_alive_s = c.keep_alive_s.div_ceil(2),
+            (ToServer::Connect(c), Self::KeepAliveEarly) => {
+                c.keep_alive_s = c.keep_alive_s.div_ceil(2)
+            }
             // Version 5 would be told that there was no such subscription.
             (ToServer::Unsubscribe { filters, .. }, Self::MissingUnsubscribe) if version < 5 => {
                 filters.iter_mut().for_each(|f| f.push_str("/none"));

@@ -5,8 +5,18 @@ use crate::world::WorldConfig;
 
 /// Themes; a seed takes them in turn unless one is named.
 pub const NAMES: &[&str] = &[
-    "mixed", "takeover", "retained", "shared", "will", "expiry", "slow", "lanes", "keepalive",
-    "resume", "drain", "pressure",
+    "mixed",
+    "takeover",
+    "retained",
+    "shared",
+    "will",
+    "expiry",
+    "slow",
+    "lanes",
+    "keepalive",
+    "resume",
+    "drain",
+    "pressure",
 ];
 
 /// What a connected device does next, by weight.
@@ -148,6 +158,7 @@ impl Scenario {
                 socket_cap: 4096,
                 tick_late_ms: 0,
                 move_late_ms: *rng.pick(&[0, 1, 20]),
+                packetwise: false,
             },
             devices: rng.range(3, 7) as usize,
             steps,
@@ -273,7 +284,10 @@ impl Scenario {
                 self.share = 0;
             }
             "drain" => self.drain = true,
-            "pressure" => self.pressure = 4,
+            "pressure" => {
+                self.pressure = 4;
+                self.world.packetwise = true;
+            }
             _ => {}
         }
     }

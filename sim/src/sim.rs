@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
 use ringmain_shards::boundary::{Control, Pressure};
+use ringmain_shards::engine::Shard;
 use ringmain_shards::engine::config::{EngineConfig, Redispatch, Strategy};
 use ringmain_shards::engine::ids::{Now, ShardId};
 use ringmain_shards::engine::node::NodeShared;
-use ringmain_shards::engine::Shard;
 
 use crate::device::{Act, Device, Numbers};
 use crate::oracle::{Facts, Oracle, Rules, Violation};
@@ -90,12 +90,8 @@ struct Run {
 /// Runs a seed. A panic of the engine is a violation like others.
 #[must_use]
 pub fn run(options: &Options) -> Outcome {
-    let scenario = Scenario::of_seed(
-        options.seed,
-        options.theme.as_deref(),
-        options.shards,
-        options.steps,
-    );
+    let scenario =
+        Scenario::of_seed(options.seed, options.theme.as_deref(), options.shards, options.steps);
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|info| PANIC.set(Some(info.to_string()))));
@@ -246,8 +242,7 @@ impl Run {
             self.world.set_wall_clock(unix_ms);
         }
         if self.rng.chance(s.pressure) {
-            let pressure =
-                *self.rng.pick(&[Pressure::Normal, Pressure::High, Pressure::Critical]);
+            let pressure = *self.rng.pick(&[Pressure::Normal, Pressure::High, Pressure::Critical]);
             self.oracle.unreliable = true;
             for shard in 0..shards {
                 self.world.control(shard, Control::Pressure(pressure));
@@ -371,10 +366,7 @@ impl Run {
 
     /// Nothing to do but to wait for the next timer.
     fn wait(&mut self) {
-        let readable = self
-            .devices
-            .iter()
-            .any(|d| d.nets().any(|net| self.world.readable(net)));
+        let readable = self.devices.iter().any(|d| d.nets().any(|net| self.world.readable(net)));
         if readable {
             return;
         }
@@ -404,8 +396,7 @@ impl Run {
                 self.perform(d, acts);
             }
         }
-        let acts =
-            self.devices[d].act(&self.scenario, &mut self.numbers, &mut self.rng, now_ms);
+        let acts = self.devices[d].act(&self.scenario, &mut self.numbers, &mut self.rng, now_ms);
         moved |= !acts.is_empty();
         self.perform(d, acts);
         moved
@@ -451,7 +442,9 @@ impl Run {
             f.matched += c.delivery_matched;
             f.delivered += c.messages_delivered;
             f.dropped += c.delivery_dropped;
-            f.twice_at_most += c.delivery_dropped_refused + c.delivery_dropped_session_ended;
+            f.twice_at_most += c.delivery_dropped_refused
+                + c.delivery_dropped_session_ended
+                + c.delivery_dropped_too_large;
             f.queued += g.queued + g.group_queued;
             f.connections += g.connections;
             f.inflight += g.inflight;
@@ -472,4 +465,3 @@ impl Run {
         }
     }
 }
-

@@ -4,7 +4,10 @@ use ringmain_sim::plant::Plant;
 use ringmain_sim::sim::{Options, run};
 
 /// Rules that the engine is known to break: none may stay here for long.
-const KNOWN: &[&str] = &["S-81", "S-83"];
+/// - S-81: live messages held back by a replay are overtaken by those of other topics;
+/// - S-83: with several replays at once an older retained message may follow a newer live one;
+/// - server-close: a PUBLISH refused under memory pressure does not bind its topic alias.
+const KNOWN: &[&str] = &["S-81", "S-83", "server-close"];
 
 fn options(seed: u64, plant: Option<Plant>) -> Options {
     Options {

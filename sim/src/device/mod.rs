@@ -304,12 +304,16 @@ impl Device {
                 break;
             }
             match rng.below(3) {
-                0 => acts.extend(line.pubacks.pop_front().map(|(pid, reason)| {
-                    Act::Send(net, ToServer::PubAck { pid, reason })
-                })),
-                1 => acts.extend(line.pubrecs.pop_front().map(|(pid, reason)| {
-                    Act::Send(net, ToServer::PubRec { pid, reason })
-                })),
+                0 => acts.extend(
+                    line.pubacks
+                        .pop_front()
+                        .map(|(pid, reason)| Act::Send(net, ToServer::PubAck { pid, reason })),
+                ),
+                1 => acts.extend(
+                    line.pubrecs
+                        .pop_front()
+                        .map(|(pid, reason)| Act::Send(net, ToServer::PubRec { pid, reason })),
+                ),
                 _ if !line.pubcomps.is_empty() => {
                     let pid = line.pubcomps.remove(rng.below(line.pubcomps.len()));
                     acts.push(Act::Send(net, ToServer::PubComp { pid }));
@@ -443,8 +447,18 @@ impl Device {
         let v5 = line.connect.version == 5;
         let a = &s.acts;
         let weights = [
-            a.publish, a.subscribe, a.unsubscribe, a.ping, a.goodbye, a.goodbye_with_will, a.fin,
-            a.reset, a.vanish, a.takeover, a.race, a.idle,
+            a.publish,
+            a.subscribe,
+            a.unsubscribe,
+            a.ping,
+            a.goodbye,
+            a.goodbye_with_will,
+            a.fin,
+            a.reset,
+            a.vanish,
+            a.takeover,
+            a.race,
+            a.idle,
         ];
         match rng.weighted(&weights) {
             0 => self.publish(s, numbers, rng),

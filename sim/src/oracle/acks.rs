@@ -134,7 +134,11 @@ impl Oracle {
         }
         let f = self.sessions[sid].inflight.get_mut(&pid);
         let Some(f) = f.filter(|f| f.state != Sent::Published) else {
-            insist!(false, "pubrel-unknown S-36", "connection #{net} got PUBREL {pid} without PUBREC");
+            insist!(
+                false,
+                "pubrel-unknown S-36",
+                "connection #{net} got PUBREL {pid} without PUBREC"
+            );
             return Ok(());
         };
         insist!(

@@ -18,12 +18,7 @@ impl Oracle {
         }
     }
 
-    pub(super) fn close_op(
-        &mut self,
-        net: NetId,
-        how: CloseHow,
-        inside_packet: bool,
-    ) -> Verdict {
+    pub(super) fn close_op(&mut self, net: NetId, how: CloseHow, inside_packet: bool) -> Verdict {
         insist!(
             !inside_packet || how == CloseHow::Abort,
             "half-a-packet",
@@ -53,7 +48,9 @@ impl Oracle {
             Some(0x89 | 0x97) => (self.rules.pressure, "pressure"),
             Some(_) => (false, "server-close"),
             None if conn.version() == 5 => (false, "silent-close S-01"),
-            None if early && !taken_over && !self.draining && !self.rules.pressure => (false, "keep-alive-early S-90"),
+            None if early && !taken_over && !self.draining && !self.rules.pressure => {
+                (false, "keep-alive-early S-90")
+            }
             // Version 3 cannot be told that a publish is refused.
             None => (taken_over || dead || self.draining || self.rules.pressure, "server-close"),
         };

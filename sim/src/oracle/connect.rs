@@ -140,10 +140,8 @@ impl Oracle {
         let s = &mut self.sessions[sid];
         // Its copies stay: what was written in this turn is seen after its end.
         s.replays_due.clear();
-        let open: Vec<_> =
-            s.inflight.values().filter(|f| f.qos == 1).map(|f| f.msg).collect();
-        let names: Vec<_> =
-            s.subs.iter().filter(|s| s.shared).map(|s| s.text.clone()).collect();
+        let open: Vec<_> = s.inflight.values().filter(|f| f.qos == 1).map(|f| f.msg).collect();
+        let names: Vec<_> = s.subs.iter().filter(|s| s.shared).map(|s| s.text.clone()).collect();
         for name in names {
             // [S-63] What it did not acknowledge goes to another member.
             for msg in &open {

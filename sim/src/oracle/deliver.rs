@@ -95,9 +95,8 @@ impl Oracle {
             p.pid,
             s.inflight[&p.pid]
         );
-        let waiting = s.inflight.values().find(|f| {
-            f.state == Sent::Published && f.on != net && !f.given_up
-        });
+        let waiting =
+            s.inflight.values().find(|f| f.state == Sent::Published && f.on != net && !f.given_up);
         insist!(
             waiting.is_none(),
             "resend-first S-37",
@@ -134,7 +133,8 @@ impl Oracle {
         let (fresh, last) = (conn.fresh_sent, conn.last_resent);
         insist!(p.qos > 0, "dup-qos0", "connection #{net} got DUP with QoS 0 [MQTT-3.3.1-2]");
         let s = &mut self.sessions[sid];
-        let Some(f) = s.inflight.get_mut(&p.pid).filter(|f| f.msg == id || p.payload.is_empty()) else {
+        let Some(f) = s.inflight.get_mut(&p.pid).filter(|f| f.msg == id || p.payload.is_empty())
+        else {
             insist!(
                 false,
                 "dup-of-nothing S-38",
@@ -205,7 +205,13 @@ impl Oracle {
         Ok(())
     }
 
-    fn classify(&self, net: NetId, sid: SessionId, id: MsgId, p: &Publish) -> Result<Ways, Violation> {
+    fn classify(
+        &self,
+        net: NetId,
+        sid: SessionId,
+        id: MsgId,
+        p: &Publish,
+    ) -> Result<Ways, Violation> {
         let s = &self.sessions[sid];
         let msg = &self.msgs[&id];
         let v5 = self.conn(net).version() == 5;
@@ -343,7 +349,14 @@ impl Oracle {
     }
 
     /// One member of the group gets the message. [S-61] [S-64]
-    fn group_out(&mut self, sid: SessionId, id: MsgId, name: String, qos: u8, sure: bool) -> Verdict {
+    fn group_out(
+        &mut self,
+        sid: SessionId,
+        id: MsgId,
+        name: String,
+        qos: u8,
+        sure: bool,
+    ) -> Verdict {
         let allowed = self.msgs[&id].ingress.len();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
@@ -351,11 +364,9 @@ impl Oracle {
             let (sessions, connecting) = (&self.sessions, &self.connecting);
             let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
                 let s = &sessions[*to];
-                let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-                let left = s.ended
-                    || cleaned
-                    || now.ms >= s.expires_ms()
-                    || s.lapse_step > *step;
+                let cleaned =
+                    connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
+                let left = s.ended || cleaned || now.ms >= s.expires_ms() || s.lapse_step > *step;
                 *sure && (*qos != 1 || !left)
             };
             let standing = group.sent.iter().filter(stands).count();
@@ -380,7 +391,7 @@ impl Oracle {
         let anyone = self.current.iter().flatten().any(member);
         if !anyone {
             for ((group, _), msg) in &mut self.groups {
-                if group == name && msg.sent.is_empty() {
+                if group == name {
                     msg.must = false;
                 }
             }

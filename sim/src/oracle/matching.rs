@@ -49,8 +49,7 @@ pub(super) fn match_session(s: &Session, publisher: usize, topic: &str) -> Match
         open.iter().for_each(|f| rap[usize::from(f.rap)] = true);
         if sub.shared {
             let ids = open.iter().map(|f| f.id).collect();
-            let part =
-                GroupPart { group: sub.text.clone(), qos_mask: bits(min, max), ids, rap };
+            let part = GroupPart { group: sub.text.clone(), qos_mask: bits(min, max), ids, rap };
             m.groups.push((part, certain));
             continue;
         }

@@ -198,7 +198,11 @@ impl Oracle {
                 self.written(*net, packet, *size)
             }
             Seen::Garbage { net, what } => {
-                insist!(false, "decodable", "connection #{net} got bytes no client can read: {what}");
+                insist!(
+                    false,
+                    "decodable",
+                    "connection #{net} got bytes no client can read: {what}"
+                );
                 Ok(())
             }
             Seen::CloseOp { net, how, inside_packet } => self.close_op(*net, *how, *inside_packet),
@@ -282,7 +286,11 @@ impl Oracle {
             ToClient::UnsubAck { pid, codes } => self.unsuback_out(net, *pid, codes),
             ToClient::PingResp => {
                 let conn = self.conn_mut(net);
-                insist!(conn.pings_due > 0, "pingresp", "connection #{net} got an unasked PINGRESP");
+                insist!(
+                    conn.pings_due > 0,
+                    "pingresp",
+                    "connection #{net} got an unasked PINGRESP"
+                );
                 conn.pings_due -= 1;
                 Ok(())
             }

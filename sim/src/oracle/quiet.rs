@@ -154,7 +154,7 @@ impl Oracle {
     /// Conservation: what matched was delivered, dropped with a reason, or is queued.
     fn check_facts(&self, facts: &Facts, missing: u64) -> Verdict {
         // A copy that was delivered and then refused, or whose session ended before it was
-        // acknowledged, is counted at both ends.
+        // acknowledged, or whose client takes it no more, is counted at both ends.
         let ends = facts.delivered + facts.dropped + facts.queued;
         insist!(
             facts.matched <= ends && ends <= facts.matched + facts.twice_at_most,
@@ -195,7 +195,8 @@ impl Oracle {
         let conns = &self.conns;
         self.kept_alive.retain(|net| conns.contains_key(net));
         for will in &mut self.wills {
-            if matches!(will.fate, Fate::Due(at) | Fate::Maybe(at) if at + WILL_SLACK_MS <= now_ms) {
+            if matches!(will.fate, Fate::Due(at) | Fate::Maybe(at) if at + WILL_SLACK_MS <= now_ms)
+            {
                 will.fate = Fate::Maybe(now_ms);
             }
         }

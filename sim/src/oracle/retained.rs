@@ -52,11 +52,9 @@ impl Retained {
     /// Whether a replay that began at `since` may bring this message.
     pub(super) fn may_hold(&self, topic: &str, id: MsgId, since: Stamp) -> bool {
         let Some(entries) = self.topics.get(topic) else { return false };
-        entries.iter().any(|e| {
-            e.id == id
-                && !e.empty
-                && !entries.iter().any(|n| e.replaced(n, since))
-        })
+        entries
+            .iter()
+            .any(|e| e.id == id && !e.empty && !entries.iter().any(|n| e.replaced(n, since)))
     }
 
     /// Whether `a` is older than `b` for certain.
@@ -90,10 +88,8 @@ impl Retained {
     /// Topics that hold one of some messages for certain, at this moment.
     fn certain(&self, now: Stamp) -> impl Iterator<Item = (&String, Vec<&Entry>)> {
         self.topics.iter().filter_map(move |(topic, entries)| {
-            let held: Vec<&Entry> = entries
-                .iter()
-                .filter(|e| !entries.iter().any(|n| e.replaced(n, now)))
-                .collect();
+            let held: Vec<&Entry> =
+                entries.iter().filter(|e| !entries.iter().any(|n| e.replaced(n, now))).collect();
             let sure = !held.is_empty()
                 && held.iter().all(|e| !e.empty && !e.expires)
                 && held.iter().any(|e| e.sure && e.at.epoch + SETTLED <= now.epoch);

@@ -196,8 +196,7 @@ impl Copies {
     pub(crate) fn has_room(&self, more: &[usize], each: u32) -> bool {
         let mut room = HashMap::from([(0, self.plain_max)]);
         room.extend((1..=self.groups.len()).map(|group| (group, each)));
-        let all: Vec<&[usize]> =
-            self.received.iter().map(Vec::as_slice).chain([more]).collect();
+        let all: Vec<&[usize]> = self.received.iter().map(Vec::as_slice).chain([more]).collect();
         fits(&all, &mut room)
     }
 }

@@ -75,9 +75,10 @@ impl Oracle {
                 "connection #{net} asked QoS {qos} for {text} and was told {code:#04x}"
             );
             let subs = &mut self.sessions[sid].subs;
-            let Some(i) = subs.iter().position(|s| {
-                s.text == *text && s.forms.iter().any(|f| f.pid == pid && !f.acked)
-            }) else {
+            let Some(i) = subs
+                .iter()
+                .position(|s| s.text == *text && s.forms.iter().any(|f| f.pid == pid && !f.acked))
+            else {
                 continue;
             };
             if *code >= 0x80 {

@@ -40,19 +40,22 @@ impl Oracle {
         let probe = Publish { payload: will.payload.clone(), ..Publish::default() };
         let Some(id) = super::publish::number(&probe) else { return };
         let device = self.conn(net).device;
-        self.msgs.insert(id, Msg {
-            device,
-            topic: will.topic.clone(),
-            qos: will.qos,
-            retain: will.retain,
-            payload: will.payload.clone(),
-            expiry_s: None,
-            ingress: Vec::new(),
-            seq: 0,
-            refused: false,
-            varies: false,
-            will: Some(self.wills.len()),
-        });
+        self.msgs.insert(
+            id,
+            Msg {
+                device,
+                topic: will.topic.clone(),
+                qos: will.qos,
+                retain: will.retain,
+                payload: will.payload.clone(),
+                expiry_s: None,
+                ingress: Vec::new(),
+                seq: 0,
+                refused: false,
+                varies: false,
+                will: Some(self.wills.len()),
+            },
+        );
         self.conn_mut(net).will = Some(self.wills.len());
         self.wills.push(WillRecord {
             id,

@@ -88,9 +88,7 @@ impl Mesh {
         Self {
             cap,
             mailboxes: (0..shards).map(|_| VecDeque::new()).collect(),
-            outboxes: (0..shards)
-                .map(|_| (0..shards).map(|_| VecDeque::new()).collect())
-                .collect(),
+            outboxes: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             after: (0..shards).map(|_| VecDeque::new()).collect(),
             epochs: Epochs::default(),
             overflows: 0,
@@ -142,8 +140,7 @@ impl Mesh {
         }
         while let Some((turn, to, _, _)) = self.after[from].front() {
             let older = |lane: &VecDeque<Batch>| lane.front().is_some_and(|b| b.turn < *turn);
-            if self.outboxes[from].iter().any(older)
-                || self.mailboxes[to.index()].len() >= self.cap
+            if self.outboxes[from].iter().any(older) || self.mailboxes[to.index()].len() >= self.cap
             {
                 break;
             }

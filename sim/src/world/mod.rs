@@ -110,6 +110,9 @@ pub struct WorldConfig {
     pub tick_late_ms: u64,
     /// Slowest move of a connection between shards, in ms.
     pub move_late_ms: u64,
+    /// A machine gets at most one packet at once: it may close at any of them, and what follows in
+    /// the same bytes would be read or not.
+    pub packetwise: bool,
 }
 
 /// The node and its network.

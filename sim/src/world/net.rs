@@ -117,6 +117,11 @@ impl Net {
         self.bytes.len() - self.head
     }
 
+    /// Bytes to the end of the packet that the server is reading.
+    pub(crate) fn to_packet_end(&self) -> usize {
+        self.packets.front().map_or(usize::MAX, |(end, _)| (end - self.fed) as usize)
+    }
+
     /// The next `len` bytes for the machine.
     pub(crate) fn next_bytes(&self, len: usize) -> &[u8] {
         &self.bytes[self.head..self.head + len]

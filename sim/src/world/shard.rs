@@ -291,7 +291,10 @@ impl<M: Machine> World<M> {
     fn feed_data(&mut self, s: usize, now: Now, net: NetId) {
         let n = &self.nets[net];
         let Some(conn) = n.conn() else { return };
-        let most = n.unfed();
+        let most = match self.config.packetwise {
+            true => n.unfed().min(n.to_packet_end()),
+            false => n.unfed(),
+        };
         let len = match self.rng.weighted(&[70, 20, 10]) {
             0 => most,
             1 => self.rng.range(1, most as u64) as usize,
