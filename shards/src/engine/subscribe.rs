@@ -62,7 +62,7 @@ impl Shard {
             session: si,
             session_generation: self.core.sessions.generation(si),
             codes: Vec::new(),
-            open: 0,
+            open: 1, // this loop: a group at home answers at once
             members: Vec::new(),
             replays: Vec::new(),
             unsubscribe: false,
@@ -87,6 +87,7 @@ impl Shard {
             };
             self.pending_subs[ticket].codes.push(code);
         }
+        self.pending_subs[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
@@ -390,7 +391,7 @@ impl Shard {
             session: si,
             session_generation: self.core.sessions.generation(si),
             codes: Vec::new(),
-            open: 0,
+            open: 1, // this loop: a group at home answers at once
             members: Vec::new(),
             replays: Vec::new(),
             unsubscribe: true,
@@ -406,6 +407,7 @@ impl Shard {
             };
             self.pending_subs[ticket].codes.push(code.0);
         }
+        self.pending_subs[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
