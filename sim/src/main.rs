@@ -240,7 +240,7 @@ fn progress(args: &Args, seed: u64, outcome: &Outcome, done: u64, start: Instant
             "seed {seed} ({}, {} shards): {} steps, {} copies",
             outcome.theme, outcome.shards, outcome.steps, outcome.copies
         );
-    } else if done % 1000 == 0 {
+    } else if done.is_multiple_of(1000) {
         println!("{done} seeds in {:.1} s", start.elapsed().as_secs_f64());
     }
 }

@@ -142,7 +142,7 @@ impl Plant {
             (ToServer::Connect(c), Self::PacketSizeIgnored) => c.packet_max = None,
             (ToServer::Connect(c), Self::KeepAliveIgnored) => c.keep_alive_s = 0,
             (ToServer::Connect(c), Self::KeepAliveEarly) => {
-                c.keep_alive_s = c.keep_alive_s.div_ceil(2)
+                c.keep_alive_s = c.keep_alive_s.div_ceil(2);
             }
             // Version 5 would be told that there was no such subscription.
             (ToServer::Unsubscribe { filters, .. }, Self::MissingUnsubscribe) if version < 5 => {

@@ -625,7 +625,7 @@ fn draw_filter(s: &Scenario, device: usize, rng: &mut Rng) -> String {
         4 => format!("+/{i}/#"),
         _ => "+/+/x".into(),
     };
-    if s.name == "shared" && device % 3 != 0 {
+    if s.name == "shared" && !device.is_multiple_of(3) {
         // Few groups, each of many: so that it is certain by which way a message came.
         return if device % 3 == 1 { "$share/g0/t/#".into() } else { "$share/g1/t/+".into() };
     }

@@ -1,7 +1,7 @@
 //! PUBLISH read by the broker.
 
 use super::matching::{lowest_qos, match_session};
-use super::state::{Copies, Msg};
+use super::state::Msg;
 use super::{MsgId, Oracle, Verdict};
 use crate::wire::Publish;
 use crate::world::NetId;
@@ -102,7 +102,7 @@ impl Oracle {
                     group.unsure.insert(sid);
                 }
             }
-            let copies = self.sessions[sid].copies.entry(id).or_insert_with(Copies::default);
+            let copies = self.sessions[sid].copies.entry(id).or_default();
             copies.add(&m, must && certain);
         }
         if msg.retain {
