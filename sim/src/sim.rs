@@ -243,7 +243,7 @@ impl Run {
         }
         if self.rng.chance(s.pressure) {
             let pressure = *self.rng.pick(&[Pressure::Normal, Pressure::High, Pressure::Critical]);
-            self.oracle.unreliable = true;
+            self.oracle.pressure_ordered();
             for shard in 0..shards {
                 self.world.control(shard, Control::Pressure(pressure));
             }
