@@ -5,6 +5,7 @@
 mod connect;
 mod delivery;
 mod publish;
+mod reasons;
 mod retained;
 mod sessions;
 mod shared;

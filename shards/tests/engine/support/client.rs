@@ -6,7 +6,6 @@ use ringmain_mqtt::{
     PublishProps, QoS, ReasonCode, RetainHandling, SubscribeOptions, UserProps, Version, Will,
     encode, header,
 };
-use ringmain_shards::engine::effects::CloseHow;
 use ringmain_shards::engine::input::CloseCause;
 
 use super::wire::Got;
@@ -409,9 +408,5 @@ impl Node {
         let disconnects = got.iter().filter(|g| g.name() == "DISCONNECT").count();
         assert!(disconnects <= 1, "{got:?}");
         got.last().filter(|g| g.name() == "DISCONNECT").map(Got::code)
-    }
-
-    pub(crate) fn closed_how(&self, c: C) -> Option<CloseHow> {
-        self.wires[self.clients[c].wire].closed
     }
 }
