@@ -14,5 +14,6 @@ mod statements;
 mod subscribe;
 mod support;
 mod sys;
+mod turns;
 mod wills;
 mod wire;

@@ -329,6 +329,13 @@ impl Node {
         assert_eq!(got.name(), "PINGRESP", "{got:?}");
     }
 
+    /// Sends PINGREQ; its answer is the last of all that came.
+    pub(crate) fn ping_last(&mut self, c: C) {
+        self.send_raw(c, &[0xC0, 0]);
+        let got = self.recv_all(c);
+        assert_eq!(got.last().map(Got::name), Some("PINGRESP"));
+    }
+
     // ---- reading ----------------------------------------------------------------------------------
 
     /// The next packet, if there is one.
