@@ -35,6 +35,14 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
+    Home {
+        #[command(flatten)]
+        options: Options,
+        /// Client identifiers
+        #[arg(required = true, value_name = "CLIENT_ID")]
+        client_ids: Vec<String>,
+    },
 }
 
 #[derive(Debug, Default, Args)]
@@ -95,6 +103,9 @@ pub fn run(cli: Cli) -> ExitCode {
             let file = Options { config: file, ..Options::default() };
             check_config(&cli.options.then(options).then(file).sources())
         }
+        Some(Command::Home { options, client_ids }) => {
+            home(&cli.options.then(options).sources(), &client_ids)
+        }
     }
 }
 
@@ -107,6 +118,26 @@ fn check_config(sources: &Sources) -> ExitCode {
         }
         Err(errors) => wrong(&errors),
     }
+}
+
+/// Where clients would live. Only says something when `node.hash_seed` and the number of shards are
+/// those of the broker.
+fn home(sources: &Sources, client_ids: &[String]) -> ExitCode {
+    let config = match sources.load() {
+        Ok(config) => config,
+        Err(errors) => return wrong(&errors),
+    };
+    if config.node.hash_seed == 0 || config.node.shards == 0 {
+        eprintln!("home: set node.hash_seed and --shards to the values that the broker runs with");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let mut lines = String::new();
+    for id in client_ids {
+        let shard = plane::home(&config, id);
+        lines.push_str(&format!("{id} {shard}\n"));
+    }
+    let _ = std::io::stdout().write_all(lines.as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn serve(sources: Sources) -> ExitCode {

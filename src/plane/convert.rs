@@ -135,6 +135,7 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         message_expiry_default_s: m.message_expiry_default_s,
         message_expiry_max_s: m.message_expiry_max_s,
         response_information: m.response_information.clone(),
+        server_reference: m.server_reference.clone(),
         max_connection_lifetime_s: m.max_connection_lifetime_s,
         overlap: match m.overlap {
             config::Overlap::Merge => engine::Overlap::Merge,

@@ -57,3 +57,10 @@ pub trait DataPlane {
 /// # Errors
 /// What the operator must know and do: a kernel too old, an address in use, a limit too low.
 pub type Start = fn(Arc<Config>, Notifier) -> Result<Box<dyn DataPlane>, String>;
+
+/// The index of the shard that a client identifier lives on, for this `node.hash_seed` and
+/// `node.shards`.
+pub fn home(config: &Config, client_id: &str) -> u16 {
+    let (seed, shards) = (config.node.hash_seed, config.node.shards as usize);
+    ringmain_shards::engine::Shard::home(client_id, seed, shards).0
+}

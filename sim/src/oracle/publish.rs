@@ -1,0 +1,132 @@
+//! PUBLISH read by the broker.
+
+use super::matching::{lowest_qos, match_session};
+use super::state::Msg;
+use super::{MsgId, Oracle, Verdict};
+use crate::wire::Publish;
+use crate::world::NetId;
+
+/// The number of a message, from its payload (`m12…`, `w3`) or its Correlation Data.
+pub(super) fn number(p: &Publish) -> Option<MsgId> {
+    let from = |bytes: &[u8]| -> Option<MsgId> {
+        let digits: Vec<u8> = bytes.iter().copied().take_while(u8::is_ascii_digit).collect();
+        std::str::from_utf8(&digits).ok()?.parse().ok()
+    };
+    match p.payload.split_first() {
+        Some((b'm' | b'w', rest)) => from(rest),
+        _ => from(p.correlation.as_deref()?),
+    }
+}
+
+impl Oracle {
+    pub(super) fn publish_in(&mut self, net: NetId, p: &Publish) -> Verdict {
+        let mut p = p.clone();
+        let conn = self.conn_mut(net);
+        if let Some(alias) = p.alias {
+            if p.topic.is_empty() {
+                p.topic = conn.aliases_in.get(&alias).cloned().unwrap_or_default();
+            } else {
+                conn.aliases_in.insert(alias, p.topic.clone());
+            }
+        }
+        if conn.version() < 5 {
+            p.expiry_s = None;
+        }
+        let sid = self.session_of(net)?;
+        let Some(id) = number(&p) else { return Ok(()) };
+        match p.qos {
+            2 => {
+                let sure = !self.unreliable;
+                let held = self.sessions[sid].in_qos2.insert(p.pid, sure);
+                self.conn_mut(net).pubrecs_due.push_back((p.pid, id, held.is_some()));
+                match held {
+                    Some(true) => return Ok(()), // [S-33] delivered once
+                    // The first may have been refused, unheard: this one counts or not.
+                    Some(false) => {
+                        self.publish(self.conn(net).device, id, p, false);
+                        return Ok(());
+                    }
+                    None => {}
+                }
+            }
+            1 => self.conn_mut(net).pubacks_due.push_back((p.pid, id)),
+            _ => {}
+        }
+        self.publish(self.conn(net).device, id, p, !self.unreliable);
+        Ok(())
+    }
+
+    fn publish(&mut self, device: usize, id: MsgId, p: Publish, sure: bool) {
+        let now = self.now;
+        let msg = self.msgs.entry(id).or_insert_with(|| Msg {
+            device,
+            topic: p.topic,
+            qos: p.qos,
+            retain: p.retain,
+            payload: p.payload,
+            expiry_s: p.expiry_s,
+            ingress: Vec::new(),
+            seq: 0,
+            refused: false,
+            varies: false,
+            will: None,
+        });
+        if msg.ingress.is_empty() {
+            self.next_seq[device] += 1;
+            msg.seq = self.next_seq[device];
+        }
+        msg.ingress.push(now);
+        // Repeated by another version of the protocol, it may differ.
+        msg.varies |= msg.expiry_s != p.expiry_s;
+        let msg = msg.clone();
+        // An empty one cannot be told from others where there are no properties.
+        let sure = sure && !self.draining;
+        let must = sure && !msg.payload.is_empty();
+        for sid in self.current.clone().into_iter().flatten() {
+            let s = &self.sessions[sid];
+            if s.ended {
+                continue;
+            }
+            let m = match_session(s, device, &msg.topic);
+            if !m.possible && m.groups.is_empty() {
+                continue;
+            }
+            let certain = self.is_certain(sid);
+            for (part, member) in &m.groups {
+                let group = self.groups.entry((part.group.clone(), id)).or_default();
+                group.members.insert(sid);
+                group.lossy |= lowest_qos(msg.qos, part.qos_mask) == 0;
+                if *member && certain && must {
+                    group.must = true;
+                } else {
+                    group.unsure.insert(sid);
+                }
+            }
+            let copies = self.sessions[sid].copies.entry(id).or_default();
+            copies.add(&m, must && certain);
+        }
+        if msg.retain {
+            self.retained.publish(id, &msg, now, sure);
+            self.newly_retained(&msg.topic);
+        }
+        self.recent.push_back(id);
+    }
+
+    /// The publish was refused: nobody needs to get it.
+    pub(super) fn refuse(&mut self, id: MsgId) {
+        if let Some(msg) = self.msgs.get_mut(&id) {
+            msg.refused = true;
+            self.retained.refused(&msg.topic, id);
+        }
+        for s in &mut self.sessions {
+            if let Some(copies) = s.copies.get_mut(&id) {
+                copies.must = false;
+            }
+        }
+        for ((_, msg), group) in &mut self.groups {
+            if *msg == id {
+                group.must = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What the oracle remembers of connections, sessions, subscriptions and messages.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::{MsgId, SessionId};
+use crate::wire::Connect;
+use crate::world::{NetId, Stamp};
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnState {
+    /// No CONNACK yet.
+    New,
+    /// CONNACK 0x00 was written.
+    Live,
+    /// The server closes it.
+    Closing,
+    /// It is gone.
+    Gone,
+}
+
+/// A SUBSCRIBE without SUBACK: its filters.
+#[derive(Debug)]
+pub(crate) struct SubRequest {
+    pub(crate) pid: u16,
+    pub(crate) filters: Vec<(String, u8)>,
+}
+
+/// An UNSUBSCRIBE without UNSUBACK, with what its codes have to be.
+#[derive(Debug)]
+pub(crate) struct UnsubRequest {
+    pub(crate) pid: u16,
+    pub(crate) filters: Vec<(String, Option<u8>)>,
+}
+
+/// A network connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) device: usize,
+    pub(crate) state: ConnState,
+    pub(crate) connect: Option<Box<Connect>>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) shard: usize,
+    pub(crate) last_in_ms: u64,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) disconnect_in: Option<u8>,
+    pub(crate) disconnect_out: Option<u8>,
+    pub(crate) ended: bool,
+    pub(crate) pings_due: u32,
+    pub(crate) pubacks_due: VecDeque<(u16, MsgId)>,
+    pub(crate) pubrecs_due: VecDeque<(u16, MsgId, bool)>,
+    pub(crate) pubcomps_due: Vec<(u16, Option<bool>)>,
+    pub(crate) pubrels_due: VecDeque<u16>,
+    pub(crate) subs_due: Vec<SubRequest>,
+    pub(crate) unsubs_due: Vec<UnsubRequest>,
+    pub(crate) aliases_in: HashMap<u16, String>,
+    pub(crate) fresh_sent: bool,
+    pub(crate) last_resent: Option<u64>,
+    pub(crate) will: Option<usize>,
+}
+
+impl Conn {
+    pub(crate) fn new(device: usize, now_ms: u64) -> Self {
+        Self {
+            device,
+            state: ConnState::New,
+            connect: None,
+            session: None,
+            shard: 0,
+            last_in_ms: now_ms,
+            keep_alive_s: 0,
+            disconnect_in: None,
+            disconnect_out: None,
+            ended: false,
+            pings_due: 0,
+            pubacks_due: VecDeque::new(),
+            pubrecs_due: VecDeque::new(),
+            pubcomps_due: Vec::new(),
+            pubrels_due: VecDeque::new(),
+            subs_due: Vec::new(),
+            unsubs_due: Vec::new(),
+            aliases_in: HashMap::new(),
+            fresh_sent: false,
+            last_resent: None,
+            will: None,
+        }
+    }
+
+    pub(crate) fn version(&self) -> u8 {
+        self.connect.as_ref().map_or(0, |c| c.version)
+    }
+
+    /// When the keep-alive ends, in ms, were nothing to arrive. [S-90]
+    pub(crate) fn dead_at_ms(&self) -> u64 {
+        match self.keep_alive_s {
+            0 => u64::MAX,
+            s => self.last_in_ms + 1500 * u64::from(s),
+        }
+    }
+}
+
+/// One form of a subscription: a re-SUBSCRIBE makes another.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    pub(crate) rap: bool,
+    pub(crate) id: Option<u32>,
+    pub(crate) pid: u16,
+    pub(crate) read: Stamp,
+    pub(crate) acked: bool,
+    /// Whether it may bring retained messages.
+    pub(crate) replays: bool,
+    /// Whether it must.
+    pub(crate) must_replay: bool,
+}
+
+/// A subscription of a session, from SUBSCRIBE read to UNSUBACK written.
+#[derive(Clone, Debug)]
+pub(crate) struct Sub {
+    pub(crate) text: String,
+    pub(crate) shared: bool,
+    pub(crate) filter: String,
+    pub(crate) forms: Vec<Form>,
+    pub(crate) leaving: bool,
+}
+
+impl Sub {
+    /// It exists for certain.
+    pub(crate) fn certain(&self) -> bool {
+        !self.leaving && self.forms.iter().any(|f| f.acked)
+    }
+}
+
+/// State of an outgoing message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Published,
+    Received,
+    Released,
+}
+
+/// An outgoing message that the client has not finished.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) msg: MsgId,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) state: Sent,
+    /// The connection of its last PUBLISH.
+    pub(crate) on: NetId,
+    /// The connection of its last PUBREL.
+    pub(crate) released_on: Option<NetId>,
+    /// Order of first sending.
+    pub(crate) order: u64,
+    /// A later connection of the client takes no packet of its size: it may have been given up.
+    pub(crate) given_up: bool,
+}
+
+/// Which copies of a message by way of a shared group a session may get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupPart {
+    pub(crate) group: String,
+    pub(crate) qos_mask: u8,
+    pub(crate) ids: Vec<Option<u32>>,
+    pub(crate) rap: [bool; 2],
+}
+
+/// The copies of one message that one session gets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Copies {
+    /// At least one by way of ordinary subscriptions.
+    pub(crate) must: bool,
+    /// At most so many by way of them.
+    pub(crate) plain_max: u32,
+    /// Granted QoS that the copy may follow, one bit each.
+    pub(crate) qos_mask: u8,
+    pub(crate) ids_must: Vec<u32>,
+    pub(crate) ids_may: Vec<u32>,
+    /// Whether RETAIN may be forwarded as 0, as 1.
+    pub(crate) rap: [bool; 2],
+    pub(crate) groups: Vec<GroupPart>,
+    /// For each copy that came, the ways by which it may have: 0 = ordinary subscriptions, 1.. =
+    /// groups, [`REPLAY`].. = replays.
+    pub(crate) received: Vec<Vec<usize>>,
+}
+
+impl Copies {
+    /// None came that may have come by way of ordinary subscriptions.
+    pub(crate) fn none_plain(&self) -> bool {
+        !self.received.iter().any(|ways| ways.contains(&0))
+    }
+
+    /// Whether all copies that came, and one more, can have come by different ways, when each group
+    /// is good for `each`.
+    pub(crate) fn has_room(&self, more: &[usize], each: u32) -> bool {
+        let mut room = HashMap::from([(0, self.plain_max)]);
+        room.extend((1..=self.groups.len()).map(|group| (group, each)));
+        let all: Vec<&[usize]> = self.received.iter().map(Vec::as_slice).chain([more]).collect();
+        fits(&all, &mut room)
+    }
+}
+
+/// From here on ways are replays, each good for one copy.
+pub(crate) const REPLAY: usize = 1 << 16;
+
+fn fits(copies: &[&[usize]], room: &mut HashMap<usize, u32>) -> bool {
+    let Some((first, rest)) = copies.split_first() else { return true };
+    first.iter().any(|way| {
+        let left = *room.entry(*way).or_insert(1);
+        if left == 0 {
+            return false;
+        }
+        room.insert(*way, left - 1);
+        let fit = fits(rest, room);
+        room.insert(*way, left);
+        fit
+    })
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) device: usize,
+    pub(crate) conn: Option<NetId>,
+    pub(crate) expiry_s: u32,
+    pub(crate) offline_ms: Option<u64>,
+    /// It is over for certain.
+    pub(crate) ended: bool,
+    pub(crate) small: bool,
+    /// When it last left a group.
+    pub(crate) lapse_step: u64,
+    pub(crate) subs: Vec<Sub>,
+    pub(crate) copies: BTreeMap<MsgId, Copies>,
+    pub(crate) inflight: BTreeMap<u16, InFlight>,
+    pub(crate) next_order: u64,
+    /// QoS 2 packet ids that the server holds for the client, and whether it does for certain.
+    pub(crate) in_qos2: HashMap<u16, bool>,
+    /// Last in the publisher's order, by publisher, its QoS, that of the copy, and topic (or all).
+    pub(crate) last_seq: HashMap<(usize, u8, u8, String), u64>,
+    /// Retained messages last seen, by topic and QoS.
+    pub(crate) last_retained: HashMap<(String, u8), MsgId>,
+    pub(crate) replays_due: Vec<ReplayDue>,
+    pub(crate) replays: Vec<Replay>,
+}
+
+/// The retained messages that one SUBSCRIBE may bring.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    pub(crate) filter: String,
+    pub(crate) qos: u8,
+    pub(crate) id: Option<u32>,
+    pub(crate) read: Stamp,
+}
+
+/// A retained message that a subscription must bring.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplayDue {
+    pub(crate) topic: String,
+    pub(crate) text: String,
+    pub(crate) qos: u8,
+    pub(crate) any_of: Vec<MsgId>,
+}
+
+impl Session {
+    pub(crate) fn new(device: usize) -> Self {
+        Self {
+            device,
+            conn: None,
+            expiry_s: 0,
+            offline_ms: None,
+            ended: false,
+            small: false,
+            lapse_step: 0,
+            subs: Vec::new(),
+            copies: BTreeMap::new(),
+            inflight: BTreeMap::new(),
+            next_order: 0,
+            in_qos2: HashMap::new(),
+            last_seq: HashMap::new(),
+            last_retained: HashMap::new(),
+            replays_due: Vec::new(),
+            replays: Vec::new(),
+        }
+    }
+
+    /// When it expires, in ms.
+    pub(crate) fn expires_ms(&self) -> u64 {
+        match (self.offline_ms, self.expiry_s) {
+            (None, _) | (_, u32::MAX) => u64::MAX,
+            (Some(at), s) => at + 1000 * u64::from(s),
+        }
+    }
+}
+
+/// An application message.
+#[derive(Clone, Debug)]
+pub(crate) struct Msg {
+    pub(crate) device: usize,
+    pub(crate) topic: String,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) expiry_s: Option<u32>,
+    /// When the server read it; more than once when the publisher had to repeat it.
+    pub(crate) ingress: Vec<Stamp>,
+    /// Place in its publisher's order.
+    pub(crate) seq: u64,
+    /// The server refused it.
+    pub(crate) refused: bool,
+    /// Its expiry is not the same each time.
+    pub(crate) varies: bool,
+    /// Its will record, if it is a will.
+    pub(crate) will: Option<usize>,
+}
+
+/// A message in a shared group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupMsg {
+    /// Some member must get it.
+    pub(crate) must: bool,
+    /// First sends: session, QoS, step, whether it came by way of the group for certain.
+    pub(crate) sent: Vec<(SessionId, u8, u64, bool)>,
+    /// Sessions that may have it.
+    pub(crate) members: HashSet<SessionId>,
+    /// Some member may get it with QoS 0, which may be lost.
+    pub(crate) lossy: bool,
+    /// Those that need not be members when it comes.
+    pub(crate) unsure: HashSet<SessionId>,
+}

@@ -1,0 +1,159 @@
+//! SUBSCRIBE and UNSUBSCRIBE. [S-55]
+
+use super::state::{Form, Sub, SubRequest, UnsubRequest};
+use super::{Oracle, Verdict, insist};
+use crate::topics;
+use crate::wire::Filter;
+use crate::world::NetId;
+
+impl Oracle {
+    pub(super) fn subscribe_in(
+        &mut self,
+        net: NetId,
+        pid: u16,
+        sub_id: Option<u32>,
+        filters: &[Filter],
+    ) -> Verdict {
+        let sid = self.session_of(net)?;
+        let asked = filters.iter().map(|f| (f.text.clone(), f.qos)).collect();
+        self.conn_mut(net).subs_due.push(SubRequest { pid, filters: asked });
+        let now = self.now;
+        for f in filters {
+            let (group, filter) = topics::split_share(&f.text);
+            let subs = &mut self.sessions[sid].subs;
+            // One that is leaving is still there until UNSUBACK, beside the new one.
+            let at = subs.iter().position(|s| s.text == f.text && !s.leaving);
+            let old = subs.iter().any(|s| s.text == f.text);
+            let certain = at.is_some_and(|i| subs[i].certain());
+            let plain = group.is_none();
+            let form = Form {
+                qos: f.qos,
+                no_local: f.no_local,
+                rap: f.rap,
+                id: sub_id,
+                pid,
+                read: now,
+                acked: false,
+                replays: plain && (f.rh == 0 || f.rh == 1 && !certain), // [S-40]
+                must_replay: plain && (f.rh == 0 || f.rh == 1 && !old),
+            };
+            self.start_replay(sid, filter, &form);
+            let subs = &mut self.sessions[sid].subs;
+            match at {
+                Some(i) => subs[i].forms.push(form),
+                None => subs.push(Sub {
+                    text: f.text.clone(),
+                    shared: group.is_some(),
+                    filter: filter.to_owned(),
+                    forms: vec![form],
+                    leaving: false,
+                }),
+            }
+            self.recheck(sid, filter);
+        }
+        Ok(())
+    }
+
+    pub(super) fn suback_out(&mut self, net: NetId, pid: u16, codes: &[u8]) -> Verdict {
+        let sid = self.session_of(net)?;
+        let conn = self.conn_mut(net);
+        let at = conn.subs_due.iter().position(|r| r.pid == pid);
+        insist!(at.is_some(), "suback", "connection #{net} got SUBACK {pid} without SUBSCRIBE");
+        let request = conn.subs_due.remove(at.unwrap_or(0));
+        insist!(
+            codes.len() == request.filters.len(),
+            "suback P13",
+            "SUBACK {pid} to #{net} has {} codes for {} filters",
+            codes.len(),
+            request.filters.len()
+        );
+        for ((text, qos), code) in request.filters.iter().zip(codes) {
+            let refusable = self.rules.pressure && *code >= 0x80;
+            insist!(
+                code == qos || refusable,
+                "granted-qos",
+                "connection #{net} asked QoS {qos} for {text} and was told {code:#04x}"
+            );
+            let subs = &mut self.sessions[sid].subs;
+            let Some(i) = subs
+                .iter()
+                .position(|s| s.text == *text && s.forms.iter().any(|f| f.pid == pid && !f.acked))
+            else {
+                continue;
+            };
+            if *code >= 0x80 {
+                subs[i].forms.retain(|f| f.pid != pid || f.acked);
+                if subs[i].forms.is_empty() {
+                    subs.remove(i);
+                }
+                continue;
+            }
+            if let Some(f) = subs[i].forms.iter().position(|f| f.pid == pid && !f.acked) {
+                // Earlier forms are replaced; later ones are still open.
+                subs[i].forms.drain(..f);
+                subs[i].forms[0].acked = true;
+                let form = subs[i].forms[0].clone();
+                let filter = subs[i].filter.clone();
+                if !subs[i].leaving {
+                    self.require_replay(sid, &filter, text, &form);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe_in(&mut self, net: NetId, pid: u16, filters: &[String]) -> Verdict {
+        let sid = self.session_of(net)?;
+        let mut expected = Vec::new();
+        for text in filters {
+            let subs = &mut self.sessions[sid].subs;
+            let same: Vec<usize> = (0..subs.len()).filter(|i| subs[*i].text == *text).collect();
+            let code = match same.as_slice() {
+                [] => Some(0x11),
+                [i] if subs[*i].certain() => Some(0),
+                _ => None,
+            };
+            expected.push((text.clone(), code));
+            for i in same {
+                subs[i].leaving = true;
+            }
+            let s = &mut self.sessions[sid];
+            s.lapse_step = self.now.step;
+            s.replays_due.retain(|due| due.text != *text);
+            let (_, filter) = topics::split_share(text);
+            self.recheck(sid, filter);
+            self.group_left(sid, text);
+        }
+        self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, filters: expected });
+        Ok(())
+    }
+
+    pub(super) fn unsuback_out(&mut self, net: NetId, pid: u16, codes: &[u8]) -> Verdict {
+        let sid = self.session_of(net)?;
+        let conn = self.conn_mut(net);
+        let v5 = conn.version() == 5;
+        let at = conn.unsubs_due.iter().position(|r| r.pid == pid);
+        insist!(at.is_some(), "unsuback", "connection #{net} got UNSUBACK {pid} unasked");
+        let request = conn.unsubs_due.remove(at.unwrap_or(0));
+        insist!(
+            !v5 || codes.len() == request.filters.len(),
+            "unsuback",
+            "UNSUBACK {pid} to #{net} has {} codes",
+            codes.len()
+        );
+        for (i, (text, expected)) in request.filters.iter().enumerate() {
+            let code = codes.get(i).copied();
+            insist!(
+                !v5 || expected.is_none() || code == *expected,
+                "unsuback-code P14",
+                "UNSUBSCRIBE {text} of #{net} was answered {code:?} instead of {expected:?}"
+            );
+            // The barrier: what is read from now on does not match it. [MQTT-3.10.4-2]
+            let s = &mut self.sessions[sid];
+            if let Some(i) = s.subs.iter().position(|s| s.text == *text && s.leaving) {
+                s.subs.remove(i);
+            }
+        }
+        Ok(())
+    }
+}
