@@ -479,7 +479,7 @@ impl Shard {
         let Some(s) = self.core.sessions.get_mut(si) else { return };
         if let Some(expiry_s) = d.session_expiry_s {
             if s.expiry_s == 0 && expiry_s != 0 {
-                // [S-09] [MQTT-3.1.2-11.2]
+                // [S-09], MQTT 5 §3.14.2.2.2
                 let code = ReasonCode::PROTOCOL_ERROR;
                 let text = Some("session expiry interval on a session that has none");
                 self.core.close_with(ci, Some(code), text, CloseHow::Flush, fx);

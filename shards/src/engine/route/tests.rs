@@ -76,7 +76,7 @@ mod single {
         out.iter().map(|s| s.0).collect()
     }
 
-    // S-50, S-51. [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1] [MQTT-4.7.3-1]
+    // S-50, S-51. [MQTT-4.7.1-2] [MQTT311-4.7.1-3] [MQTT-4.7.2-1] [MQTT-4.7.3-1]
     #[test]
     fn a_route_is_found_by_the_topics_its_filter_matches_and_not_by_others() {
         let cases = [
