@@ -57,7 +57,6 @@ impl Check<'_> {
                 ("memory_critical_bytes", limits.memory_critical_bytes),
             );
         }
-        self.power_of_two("limits.mailbox_batches", limits.mailbox_batches);
         let refuse = ("lag_refuse_ms", u64::from(overload.lag_refuse_ms));
         let drop = ("lag_drop_qos0_ms", u64::from(overload.lag_drop_qos0_ms));
         let pause = ("lag_pause_ms", u64::from(overload.lag_pause_ms));
@@ -69,12 +68,6 @@ impl Check<'_> {
         let reactor = &config.reactor;
         self.power_of_two("reactor.recv_buffers_per_ring", reactor.recv_buffers_per_ring);
         self.power_of_two("reactor.cq_entries", reactor.cq_entries);
-        self.power_of_two("reactor.sq_entries", reactor.sq_entries);
-        self.at_most(
-            "reactor",
-            ("sq_entries", u64::from(reactor.sq_entries)),
-            ("cq_entries", u64::from(reactor.cq_entries)),
-        );
         let [shards, rings, each, wanted] = [
             config.node.shards,
             reactor.rings_per_shard,

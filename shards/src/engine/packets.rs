@@ -191,7 +191,7 @@ impl Shard {
                 detail: "the first packet must be CONNECT",
             });
         }
-        if h.total_len() > cfg.max_packet_size as usize {
+        if h.total_len() > self.core.told(ci).max_packet_size as usize {
             return Err(DecodeError {
                 reason: ReasonCode::PACKET_TOO_LARGE,
                 statement: "MQTT-3.2.2-15",

@@ -80,6 +80,9 @@ pub(super) struct NetTask<M> {
     events: flume::Sender<Event>,
     reaped: Vec<cqueue::Entry>,
     fed: bool,
+    busy_wait: Duration,
+    /// When something was last to be done.
+    busy_ns: u64,
 }
 
 impl<M: Machine> NetTask<M> {
@@ -88,6 +91,7 @@ impl<M: Machine> NetTask<M> {
         machine: M,
         control: flume::Receiver<Control>,
         events: flume::Sender<Event>,
+        busy_wait: Duration,
     ) -> Self {
         let shards = net.shared.shards.len();
         Self {
@@ -98,6 +102,8 @@ impl<M: Machine> NetTask<M> {
             events,
             reaped: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             fed: false,
+            busy_wait,
+            busy_ns: 0,
         }
     }
 
@@ -143,6 +149,7 @@ impl<M: Machine> NetTask<M> {
         }
         if self.fed {
             self.feed(Input::TurnEnd);
+            self.busy_ns = self.net.now.mono_ns;
             self.net.shared.stats(self.net.me).turns.inc();
         }
         self.perform();
@@ -251,6 +258,9 @@ impl<M: Machine> NetTask<M> {
     fn sleep_or_submit(&mut self, handled: usize) -> io::Result<()> {
         if handled >= BUSY_BATCH {
             return self.net.rings[0].enter(WANT_MANY, Duration::ZERO);
+        }
+        if self.net.now.mono_ns - self.busy_ns < self.busy_wait.as_nanos() as u64 {
+            return self.net.rings[0].enter(0, Duration::ZERO);
         }
         let timeout = self.net.sleep_time(self.machine.deadline_ms());
         self.net.lanes.mailbox().sleep.announce();
