@@ -152,7 +152,7 @@ impl<M: Machine> NetTask<M> {
             self.busy_ns = self.net.now.mono_ns;
             self.net.shared.stats(self.net.me).turns.inc();
         }
-        self.perform();
+        self.send_and_perform();
         self.net.finish_turn();
         self.send_out();
         self.net.publish_gauges();
@@ -163,6 +163,17 @@ impl<M: Machine> NetTask<M> {
     pub(super) fn feed(&mut self, input: Input<'_>) {
         self.fed = true;
         self.machine.handle(self.net.now, input, &mut self.fx);
+        if self.fx.is_heavy() {
+            self.send_and_perform();
+        }
+    }
+
+    /// Mail first: an acknowledgement must not reach its client before the message that it is for
+    /// reached the mailboxes. [S-39, S-55]
+    fn send_and_perform(&mut self) {
+        self.net.send_mail(&mut self.fx);
+        self.perform();
+        self.fx.clear_written();
     }
 
     fn reap(&mut self, ring: usize, max: usize) -> usize {
@@ -244,7 +255,6 @@ impl<M: Machine> NetTask<M> {
     }
 
     fn send_out(&mut self) {
-        self.net.send_mail(&mut self.fx);
         for event in self.fx.events.drain(..) {
             if self.events.try_send(event).is_err() {
                 self.net.shared.stats(self.net.me).events_dropped.inc();
