@@ -32,6 +32,8 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_TURN: u16 = 16;
     /// Any of them.
     pub(crate) const PAUSED: u16 = 31;
+    /// Those for which the client can do nothing: its keep-alive rests.
+    pub(crate) const PAUSED_BY_US: u16 = PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
     /// Its socket is congested since `congested_ms`.

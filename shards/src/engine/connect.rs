@@ -666,6 +666,10 @@ impl Core {
             self.resume(ci, flag::PAUSED_RATE, fx);
             return self.arm_conn(ci);
         }
+        if conn.has(flag::PAUSED_BY_US) {
+            // It is not silent: nobody listens.
+            conn.last_seen_ms = self.now_ms as u32;
+        }
         let Some(conn) = self.conns.get(ci) else { return };
         let cfg = self.cfg.mqtt_of(conn.listener);
         let now = self.now_ms as u32;

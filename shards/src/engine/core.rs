@@ -377,6 +377,9 @@ impl Core {
             return;
         }
         conn.flags &= !why;
+        if why & flag::PAUSED_BY_US != 0 {
+            conn.last_seen_ms = self.now_ms as u32;
+        }
         if !conn.has(flag::PAUSED) && conn.state != State::Closing {
             fx.ops.push(Op::ResumeRead { conn: self.conns.id(ci) });
         }
