@@ -1,11 +1,9 @@
 //! The engine's tables against the candidates that they were chosen from (decision records 0010 to
 //! 0013). `cargo bench -p ringmain-shards --bench tables [-- route|subs|wheel|retained] [millions]`
 
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use ringmain_mqtt::QoS;
 use ringmain_shards::engine::ids::{ShardId, ShardSet};
-use ringmain_shards::engine::message::Message;
+use ringmain_shards::engine::message::Outgoing;
 use ringmain_shards::engine::retained::{RetainedCursor, RetainedStore};
 use ringmain_shards::engine::route::RouteTable;
 use ringmain_shards::engine::subs::{SubIndex, SubOpts};
@@ -306,19 +304,7 @@ fn wheel(n: usize) {
 }
 
 fn retained(n: usize) {
-    let message = |topic: &str| {
-        Arc::new(Message {
-            data: Bytes::from(format!("{topic}{{\"value\":12345}}")),
-            topic_end: topic.len() as u32,
-            props_end: topic.len() as u32,
-            publisher: 0,
-            created_ms: 0,
-            expiry_s: u32::MAX,
-            qos: QoS::AtMostOnce,
-            retain: true,
-            expiry_forwarded: false,
-        })
-    };
+    let message = |topic: &str| Outgoing::internal(topic, b"{\"value\":12345}", 0, true).own();
     let topic = |i: usize| format!("site/{}/dev/{i}/temp", i % 1000);
     let mut store = RetainedStore::new(usize::MAX, usize::MAX, SEED);
     let messages: Vec<_> = (0..n).map(|i| message(&topic(i))).collect();

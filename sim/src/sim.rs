@@ -243,7 +243,7 @@ impl Run {
         }
         if self.rng.chance(s.pressure) {
             let pressure = *self.rng.pick(&[Pressure::Normal, Pressure::High, Pressure::Critical]);
-            self.oracle.unreliable = true;
+            self.oracle.pressure_ordered();
             for shard in 0..shards {
                 self.world.control(shard, Control::Pressure(pressure));
             }
@@ -440,12 +440,10 @@ impl Run {
         for shard in 0..self.scenario.world.shards {
             let (c, g) = (self.world.machine(shard).counters(), self.world.machine(shard).gauges());
             f.matched += c.delivery_matched;
-            f.delivered += c.messages_delivered;
+            f.completed += c.delivery_completed;
+            f.returned += c.delivery_returned;
             f.dropped += c.delivery_dropped;
-            f.twice_at_most += c.delivery_dropped_refused
-                + c.delivery_dropped_session_ended
-                + c.delivery_dropped_too_large;
-            f.queued += g.queued + g.group_queued;
+            f.queued += g.queued;
             f.connections += g.connections;
             f.inflight += g.inflight;
         }

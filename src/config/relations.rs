@@ -102,9 +102,6 @@ impl Check<'_> {
         let min = keep_alive("keep_alive_min_s", mqtt.keep_alive_min_s);
         let max = keep_alive("keep_alive_max_s", mqtt.keep_alive_max_s);
         let server = keep_alive("server_keep_alive_s", mqtt.server_keep_alive_s);
-        let default_expiry =
-            ("default_session_expiry_v3_s", u64::from(mqtt.default_session_expiry_v3_s));
-        let max_expiry = ("max_session_expiry_s", u64::from(mqtt.max_session_expiry_s));
         let message_default =
             ("message_expiry_default_s", u64::from(mqtt.message_expiry_default_s));
         let message_max = ("message_expiry_max_s", u64::from(mqtt.message_expiry_max_s));
@@ -112,7 +109,6 @@ impl Check<'_> {
             (true, min, max),
             (server.1 > 0, min, server),
             (server.1 > 0, server, max),
-            (true, default_expiry, max_expiry),
             (message_max.1 > 0, message_default, message_max),
         ];
         for (applies, low, high) in pairs {

@@ -3,7 +3,7 @@
 //! Shared by all shards, without locks: a rate is one atomic in the form of GCRA (the time at which
 //! the next arrival conforms), a count one atomic.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::config::{EngineConfig, RateMode};
@@ -174,7 +174,7 @@ mod tests {
     fn config(l: ListenerConfig) -> EngineConfig {
         EngineConfig { listeners: vec![l], ..EngineConfig::default() }
     }
-    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const IP: IpAddr = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_rate_of_1000_admits_1000_in_a_second_of_a_burst_of_10000() {

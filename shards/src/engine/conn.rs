@@ -1,6 +1,6 @@
 //! A network connection as the engine sees it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ringmain_mqtt::Version;
 
@@ -74,6 +74,7 @@ pub(crate) struct Conn {
     pub(crate) congested_ms: u32,
     pub(crate) timer: Option<TimerId>,
     /// Bytes of a packet that is not complete.
+    #[allow(clippy::box_collection, reason = "8 bytes in every connection instead of 24")]
     pub(crate) partial: Option<Box<Vec<u8>>>,
     pub(crate) aliases: Option<Box<Aliases>>,
 }

@@ -19,7 +19,7 @@ use super::ids::{ConnId, ShardId};
 use super::mail::Parcel;
 use super::message::Outgoing;
 use super::packets::Flow;
-use super::session::{Session, WillMessage, flag as session_flag};
+use super::session::{Session, Waits, WillMessage, flag as session_flag};
 use super::shard::Shard;
 use super::slab::NONE;
 use crate::boundary::Pressure;
@@ -497,7 +497,7 @@ impl Shard {
         let Some(s) = self.core.sessions.get_mut(si) else { return };
         if let Some(expiry_s) = d.session_expiry_s {
             if s.expiry_s == 0 && expiry_s != 0 {
-                // [S-09] [MQTT-3.1.2-11.2]
+                // [S-09], MQTT 5 §3.14.2.2.2
                 let code = ReasonCode::PROTOCOL_ERROR;
                 let text = Some("session expiry interval on a session that has none");
                 self.core.close_with(ci, Some(code), text, CloseHow::Flush, fx);
@@ -551,8 +551,10 @@ impl Shard {
         self.core.inflight -= out.inflight.len() as u64;
         let queued = out.queue.drain();
         self.core.queued -= queued.len() as u64;
-        let lost = out.inflight.iter().filter(|e| e.member == NONE).count()
-            + queued.iter().filter(|c| c.member == NONE).count();
+        // What the client has confirmed with PUBREC is delivered, though not released.
+        let confirmed = out.inflight.iter().filter(|e| e.waits == Waits::Pubcomp).count();
+        let lost = out.inflight.len() - confirmed + queued.len();
+        self.core.counters.delivery_completed += confirmed as u64;
         self.core.counters.drop_copy(DropReason::SessionEnded, lost as u64);
     }
 }
@@ -706,5 +708,6 @@ impl Core {
 /// A connection is dead this long after its last packet. [S-90]
 fn keep_alive_ms(conn: &Conn, cfg: &MqttConfig) -> Option<u64> {
     let ms = u64::from(conn.keep_alive_s) * 10 * u64::from(cfg.keep_alive_percent);
-    (ms != 0).then_some(ms)
+    // The clock is read in whole ms, rounded down: one more, so that it is never too early.
+    (ms != 0).then_some(ms + 1)
 }

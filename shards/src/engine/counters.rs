@@ -196,7 +196,12 @@ counters! {
     delivery_dropped_group_ended => "delivery/dropped/group_ended",
     /// See [`DropReason::Refused`].
     delivery_dropped_refused => "delivery/dropped/refused",
-    /// Copies that matching produced on this shard: each ends delivered, queued or dropped.
+    /// Copies whose delivery is complete: QoS 0 sent, QoS 1 and 2 acknowledged.
+    delivery_completed => "delivery/completed",
+    /// Copies that went back to their shared group.
+    delivery_returned => "delivery/returned",
+    /// Copies that matching produced on this shard. Each is completed, dropped with a reason,
+    /// returned, queued or in flight.
     delivery_matched => "delivery/matched",
     /// CONNECT packets that were accepted as well-formed.
     client_connect => "client/connect",

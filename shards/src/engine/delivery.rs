@@ -100,16 +100,19 @@ impl Core {
             }
             return self.enqueue(t, qos, sub_ids, out, fx);
         }
-        let direct = ci != NONE
-            && !self.is_congested(ci)
-            && self.sessions[t.session].out.as_ref().is_none_or(|o| !o.queue.has_qos0());
-        if direct {
+        let takes = ci != NONE && !self.is_congested(ci);
+        let waiting = self.sessions[t.session].out.as_ref().is_some_and(|o| o.queue.has_qos0());
+        if takes && !waiting {
             let sending = Sending { qos, retain: t.retain, dup: false, packet_id: 0, sub_ids };
             match self.write_publish(ci, &sending, out, Some(fan), fx) {
-                Written::Yes => self.counters.messages_delivered += 1,
+                Written::Yes => {
+                    self.counters.messages_delivered += 1;
+                    self.counters.delivery_completed += 1;
+                }
                 Written::TooLarge => self.counters.drop_copy(DropReason::TooLarge, 1),
             }
-        } else if store_qos0 {
+        } else if store_qos0 || takes {
+            // Behind those that wait already. [S-80]
             return self.enqueue(t, qos, sub_ids, out, fx);
         } else {
             self.counters.drop_copy(DropReason::Qos0, 1);
@@ -397,6 +400,7 @@ impl Core {
         self.counters.messages_delivered += 1;
         drop(publish);
         if copy.qos == QoS::AtMostOnce {
+            self.counters.delivery_completed += 1;
             self.finish_member(copy.member);
         } else {
             let now_ms = self.now_ms as u32;
@@ -655,6 +659,7 @@ impl Core {
             self.counters.drop_copy(DropReason::Refused, 1);
         } else {
             self.counters.messages_acked += 1;
+            self.counters.delivery_completed += 1;
         }
         self.finish_member(entry.member);
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use ringmain_mqtt::QoS;
-use ringmain_mqtt::topic::{TopicFilter, TopicName};
 use smallvec::SmallVec;
 
 use super::core::{Core, TimerKey, TimerKind};
@@ -27,8 +26,8 @@ use super::subscribe::ReplayWish;
 
 /// Payload bytes of a page, beyond its first message.
 const PAGE_BYTES: usize = 256 << 10;
-/// Live messages that wait for a replay. When more come, they overtake it; a stored copy that is
-/// older than one of them is then left out.
+/// Live messages of a session that wait for its replays. When more come, all go out at once: a stored
+/// copy that is older than one of them is then left out.
 const HELD_MAX: usize = 1000;
 /// Topics remembered for that.
 const SEEN_MAX: usize = 100_000;
@@ -46,17 +45,33 @@ pub(crate) struct Replay {
     cursor: RetainedCursor,
     /// A page is on its way.
     asked: bool,
-    /// Live messages that wait, so that none precedes an older retained one of its topic.
+}
+
+/// The replays of one session, and the live messages that wait for them: all of them, so that none
+/// precedes an older retained one of its topic, nor one of the same publisher. [S-81, S-83]
+#[derive(Debug, Default)]
+struct SessionReplays {
+    list: SmallVec<[u32; 1]>,
     held: VecDeque<Copy>,
-    /// Topics whose newer retained message was delivered live already.
+    /// More came than may wait: nothing waits any more.
+    overflowed: bool,
+    /// Topics whose newer retained message went out live.
     seen: HashSet<u64>,
+}
+
+impl SessionReplays {
+    /// Whether a newer message than the stored one of a topic is held or went out. [S-83]
+    fn has_newer(&self, topic: &str) -> bool {
+        self.held.iter().any(|c| c.msg.retain && c.msg.topic() == topic)
+            || (!self.seen.is_empty() && self.seen.contains(&topic_hash(topic)))
+    }
 }
 
 /// All replays of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     slab: Slab<Replay>,
-    by_session: HashMap<u32, SmallVec<[u32; 1]>>,
+    by_session: HashMap<u32, SessionReplays>,
 }
 
 impl Replays {
@@ -187,7 +202,7 @@ impl Shard {
         if sources.is_empty() {
             return;
         }
-        self.release_replays_of(si, wish.id, fx); // a newer SUBSCRIBE of the same filter starts over
+        self.forget_replays_of(si, wish.id); // a newer SUBSCRIBE of the same filter starts over
         let ix = self.replays.slab.insert(Replay {
             session: si,
             filter: wish.filter,
@@ -197,22 +212,21 @@ impl Shard {
             sources,
             cursor: RetainedCursor::default(),
             asked: false,
-            held: VecDeque::new(),
-            seen: HashSet::new(),
         });
-        self.replays.by_session.entry(si).or_default().push(ix);
+        self.replays.by_session.entry(si).or_default().list.push(ix);
         self.core.sessions[si].flags |= flag::REPLAYING;
         self.advance_replay(ix, fx);
     }
 
     /// The session has room: goes on with its replays.
     pub(crate) fn continue_replays(&mut self, si: u32, fx: &mut Effects) {
-        let Some(list) = self.replays.by_session.get(&si) else { return };
-        for ix in list.clone() {
+        let Some(all) = self.replays.by_session.get(&si) else { return };
+        for ix in all.list.clone() {
             if self.replays.slab.get(ix).is_some_and(|r| r.session == si) {
                 self.advance_replay(ix, fx);
             }
         }
+        self.release_held(si, fx);
     }
 
     /// Asks for pages, reading those of this shard directly, until the session has enough to do.
@@ -223,7 +237,9 @@ impl Shard {
                 return;
             }
             let Some(source) = r.sources.front().copied() else {
-                self.release_replay(ix, fx);
+                let si = r.session;
+                self.forget_replay(ix);
+                self.release_held(si, fx);
                 return;
             };
             let s = &self.core.sessions[r.session];
@@ -277,9 +293,8 @@ impl Shard {
         let si = r.session;
         for msg in messages {
             let r = &self.replays.slab[ix];
-            // A newer one of the topic is held or was delivered live. [S-83]
-            let newer = r.held.iter().any(|c| c.msg.retain && c.msg.topic() == msg.topic())
-                || (!r.seen.is_empty() && r.seen.contains(&topic_hash(msg.topic())));
+            let newer =
+                self.replays.by_session.get(&si).is_some_and(|all| all.has_newer(msg.topic()));
             let s = &self.core.sessions[si];
             let own = r.opts.no_local() && s.client_hash == msg.publisher; // [S-49]
             if newer || own {
@@ -303,7 +318,7 @@ impl Shard {
         self.core.pump(si, fx);
     }
 
-    /// Whether a live message has to wait for a replay of the session; takes it then.
+    /// Takes a live message that has to wait for the replays of its session.
     pub(crate) fn hold(
         replays: &mut Replays,
         core: &mut Core,
@@ -311,77 +326,98 @@ impl Shard {
         sub_ids: &[u32],
         out: &mut Outgoing<'_>,
     ) -> bool {
-        let Some(list) = replays.by_session.get(&t.session) else { return false };
-        let Ok(topic) = TopicName::parse(out.topic, 0) else { return false };
-        for ix in list {
-            let Some(r) = replays.slab.get_mut(*ix) else { continue };
-            if !TopicFilter::parse(&r.filter, 0).is_ok_and(|f| f.matches(&topic)) {
-                continue;
-            }
-            if r.held.len() >= HELD_MAX {
-                if out.retain && r.seen.len() < SEEN_MAX {
-                    r.seen.insert(topic_hash(out.topic));
+        let Some(all) = replays.by_session.get_mut(&t.session) else { return false };
+        if all.held.len() >= HELD_MAX {
+            all.overflowed = true;
+            for copy in std::mem::take(&mut all.held) {
+                if copy.msg.retain && all.seen.len() < SEEN_MAX {
+                    all.seen.insert(topic_hash(copy.msg.topic()));
                 }
-                return false;
+                core.offer_held(t.session, copy);
             }
-            let cfg = core.cfg.mqtt_of(core.sessions[t.session].listener);
-            let qos = if cfg.upgrade_qos { t.qos } else { t.qos.min(out.qos) };
-            core.counters.delivery_matched += 1;
-            core.queued += 1;
-            r.held.push_back(Copy {
-                msg: out.own(),
-                sub_ids: SubIds::from_slice(sub_ids),
-                member: NONE,
-                qos,
-                retain: t.retain,
-                replay: false,
-            });
-            return true;
+            core.pump_later.push(t.session);
         }
-        false
+        if all.overflowed {
+            if out.retain && all.seen.len() < SEEN_MAX {
+                all.seen.insert(topic_hash(out.topic));
+            }
+            return false;
+        }
+        let cfg = core.cfg.mqtt_of(core.sessions[t.session].listener);
+        let qos = if cfg.upgrade_qos { t.qos } else { t.qos.min(out.qos) };
+        core.counters.delivery_matched += 1;
+        core.queued += 1;
+        all.held.push_back(Copy {
+            msg: out.own(),
+            sub_ids: SubIds::from_slice(sub_ids),
+            member: NONE,
+            qos,
+            retain: t.retain,
+            replay: false,
+        });
+        true
     }
 
-    /// The replay is over: what waited for it goes out.
-    fn release_replay(&mut self, ix: u32, fx: &mut Effects) {
-        let Some(r) = self.replays.slab.remove(ix) else { return };
-        let si = r.session;
-        if let Some(list) = self.replays.by_session.get_mut(&si) {
-            list.retain(|i| *i != ix);
-            if list.is_empty() {
-                self.replays.by_session.remove(&si);
-                self.core.sessions[si].flags &= !flag::REPLAYING;
-            }
+    /// The replays of a session are over and what they brought is sent: what waited goes out.
+    fn release_held(&mut self, si: u32, fx: &mut Effects) {
+        let Some(all) = self.replays.by_session.get(&si) else { return };
+        let s = &self.core.sessions[si];
+        let unsent = s.out.as_ref().is_some_and(|o| o.queue.has_replay());
+        if !all.list.is_empty() || (unsent && !all.overflowed) {
+            return;
         }
-        let online = self.core.session_online(si);
-        let store = self.core.mqtt(self.core.sessions[si].listener).mqueue_store_qos0;
-        self.core.queued -= r.held.len() as u64;
-        for copy in r.held {
-            if copy.qos == QoS::AtMostOnce && !online && !store {
-                self.core.counters.drop_copy(DropReason::Qos0, 1);
-            } else {
-                self.core.offer(si, copy);
-            }
+        let Some(all) = self.replays.by_session.remove(&si) else { return };
+        self.core.sessions[si].flags &= !flag::REPLAYING;
+        for copy in all.held {
+            self.core.offer_held(si, copy);
         }
         self.core.pump(si, fx);
     }
 
-    /// Ends the replays of one subscription.
-    pub(crate) fn release_replays_of(&mut self, si: u32, id: FilterId, fx: &mut Effects) {
-        let Some(list) = self.replays.by_session.get(&si) else { return };
-        let gone: SmallVec<[u32; 1]> =
-            list.iter().copied().filter(|ix| self.replays.slab[*ix].filter_id == id).collect();
-        for ix in gone {
-            self.release_replay(ix, fx);
+    fn forget_replay(&mut self, ix: u32) {
+        let Some(r) = self.replays.slab.remove(ix) else { return };
+        if let Some(all) = self.replays.by_session.get_mut(&r.session) {
+            all.list.retain(|i| *i != ix);
         }
+    }
+
+    /// Ends the replays of one subscription.
+    fn forget_replays_of(&mut self, si: u32, id: FilterId) {
+        let Some(all) = self.replays.by_session.get(&si) else { return };
+        let gone: SmallVec<[u32; 1]> =
+            all.list.iter().copied().filter(|ix| self.replays.slab[*ix].filter_id == id).collect();
+        for ix in gone {
+            self.forget_replay(ix);
+        }
+    }
+
+    /// Ends the replays of one subscription, which ends too.
+    pub(crate) fn release_replays_of(&mut self, si: u32, id: FilterId, fx: &mut Effects) {
+        self.forget_replays_of(si, id);
+        self.release_held(si, fx);
     }
 
     /// The session ends: its replays and what they hold go.
     pub(crate) fn drop_replays(&mut self, si: u32) {
-        for ix in self.replays.by_session.remove(&si).unwrap_or_default() {
-            let Some(r) = self.replays.slab.remove(ix) else { continue };
-            let held = r.held.len() as u64;
-            self.core.queued -= held;
-            self.core.counters.drop_copy(DropReason::SessionEnded, held);
+        let Some(all) = self.replays.by_session.remove(&si) else { return };
+        for ix in all.list {
+            self.replays.slab.remove(ix);
+        }
+        let held = all.held.len() as u64;
+        self.core.queued -= held;
+        self.core.counters.drop_copy(DropReason::SessionEnded, held);
+    }
+}
+
+impl Core {
+    /// A held copy joins the queue of its session.
+    fn offer_held(&mut self, si: u32, copy: Copy) {
+        self.queued -= 1;
+        let store = self.mqtt(self.sessions[si].listener).mqueue_store_qos0;
+        if copy.qos == QoS::AtMostOnce && !store && !self.session_online(si) {
+            self.counters.drop_copy(DropReason::Qos0, 1);
+        } else {
+            self.offer(si, copy);
         }
     }
 }

@@ -287,6 +287,11 @@ impl Queue {
         self.qos0.is_empty() && self.levels.iter().all(|l| l.waiting.is_empty())
     }
 
+    /// Whether copies of a retained replay wait.
+    pub(crate) fn has_replay(&self) -> bool {
+        self.replay > 0
+    }
+
     /// Bytes of what waits, replays apart.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

@@ -436,10 +436,12 @@ impl Shard {
             return;
         };
         let group = &mut self.groups.slab[gix];
-        if msg.qos != QoS::AtMostOnce
-            && let Some(m) = group.members.iter_mut().find(|m| m.at == at)
-        {
-            m.outstanding = m.outstanding.saturating_sub(1);
+        if let Some(m) = group.members.iter_mut().find(|m| m.at == at) {
+            // Whatever it last said of itself, it takes nothing now. It says when that changes.
+            m.online = false;
+            if msg.qos != QoS::AtMostOnce {
+                m.outstanding = m.outstanding.saturating_sub(1);
+            }
         }
         let choice = Choice {
             publisher: msg.publisher,
@@ -530,8 +532,7 @@ impl Shard {
         let unsent = out.queue.extract(|c| c.member == member);
         *queued_bytes += out.queue.bytes();
         *queued -= unsent.len() as u64;
-        // They were matched here and will be matched again where they go.
-        counters.delivery_matched -= unsent.len() as u64;
+        counters.delivery_returned += unsent.len() as u64;
         let mut back = Vec::new();
         if session_ends {
             let mut at = 0;
@@ -543,8 +544,7 @@ impl Shard {
                 }
                 let Some(entry) = out.complete(at) else { break };
                 *inflight -= 1;
-                counters.delivery_matched -= 1;
-                counters.messages_delivered -= 1;
+                counters.delivery_returned += 1;
                 back.extend(entry.copy.map(|c| c.msg));
             }
         }
@@ -587,7 +587,7 @@ impl Shard {
         let unsent = out.queue.extract(|c| c.member == member);
         self.core.queued_bytes += out.queue.bytes();
         self.core.queued -= unsent.len() as u64;
-        self.core.counters.delivery_matched -= unsent.len() as u64;
+        self.core.counters.delivery_returned += unsent.len() as u64;
         unsent.into_iter().map(|c| c.msg).collect()
     }
 

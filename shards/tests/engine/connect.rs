@@ -315,7 +315,7 @@ fn an_unknown_authentication_method_gets_0x8c() {
     assert_eq!(refused(&mut n, &Connect { props, ..connect(V5, "a") }), 0x8C);
 }
 
-// S-95. [MQTT-4.12.0-6] [MQTT-4.12.0-7] [MQTT-3.15.1-1] [MQTT-4.12.1-1] [MQTT-4.12.1-2]
+// S-95. [MQTT-4.12.0-6] [MQTT-4.12.0-7] [MQTT-3.15.1-1]
 #[test]
 fn auth_without_a_method_in_connect_is_a_protocol_error() {
     let mut n = Node::new(1);

@@ -5,6 +5,7 @@
 mod connect;
 mod delivery;
 mod publish;
+mod reasons;
 mod retained;
 mod sessions;
 mod shared;
@@ -13,5 +14,6 @@ mod statements;
 mod subscribe;
 mod support;
 mod sys;
+mod turns;
 mod wills;
 mod wire;

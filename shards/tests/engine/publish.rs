@@ -573,3 +573,18 @@ fn critical_memory_pauses_publishers() {
     n.control(&Control::Pressure(Pressure::Normal));
     assert!(n.is_read(n.clients[p].wire));
 }
+
+// Q08. What is not accepted must not be acknowledged, and version 3 has no other word for it.
+// [MQTT311-4.8.0-2]
+#[test]
+fn short_of_memory_a_version_3_publisher_is_closed() {
+    for level in [1, 2] {
+        let mut n = Node::new(2);
+        let p = n.join(V311, "p");
+        n.control(&Control::Pressure(Pressure::High));
+        n.publish(p, &publish("t", 0, "dropped"));
+        n.quiet(p);
+        n.publish(p, &publish("t", level, "refused"));
+        assert_eq!(n.closed(p), None);
+    }
+}

@@ -164,8 +164,6 @@ fn properties_of_a_clients_acknowledgement_are_taken() {
     assert_eq!(n.gauges().inflight, 0);
 }
 
-// [MQTT-4.8.0-1] would need a transport; [MQTT-3.1.2-30] and [MQTT-4.12.0-2] to -5 need a method.
-
 // W01: 3.1 may set DUP when it sends SUBSCRIBE again.
 #[test]
 fn version_3_1_may_repeat_subscribe_with_dup() {

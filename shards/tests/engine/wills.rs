@@ -129,9 +129,9 @@ fn coming_back_within_the_delay_cancels_the_will_and_the_new_one_counts() {
         n.drop_conn(a);
         // The timer is due, but CONNECT comes before the tick.
         if late {
-            n.pass_without_tick(10_000)
+            n.pass_without_tick(10_000);
         } else {
-            n.pass_ms(9_999)
+            n.pass_ms(9_999);
         }
         let w = Will { delay_s: Some(5), ..will("w/2", "second", 0) };
         let b = n.connected(&Connect { will: Some(w), ..persistent(V5, "a") }).0;

@@ -24,12 +24,11 @@ impl Oracle {
             "half-a-packet",
             "connection #{net} is flushed and closed inside a packet"
         );
-        if self.conn(net).state == ConnState::Live {
-            self.check_reason(net)?;
-        }
+        let live = self.conn(net).state == ConnState::Live;
+        let verdict = if live { self.check_reason(net) } else { Ok(()) };
         self.end_of_connection(net);
         self.conn_mut(net).state = ConnState::Closing;
-        Ok(())
+        verdict
     }
 
     fn check_reason(&self, net: NetId) -> Verdict {

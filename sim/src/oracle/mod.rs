@@ -165,6 +165,15 @@ impl Oracle {
         self.conns.insert(net, Conn::new(device, at.ms));
     }
 
+    /// Memory pressure begins: what is not yet delivered may be dropped, and counted.
+    pub fn pressure_ordered(&mut self) {
+        self.unreliable = true;
+        let copies = self.sessions.iter_mut().flat_map(|s| s.copies.values_mut());
+        copies.for_each(|c| c.must = false);
+        self.groups.values_mut().for_each(|g| g.must = false);
+        self.sessions.iter_mut().for_each(|s| s.replays_due.clear());
+    }
+
     /// The node was told to drain.
     pub fn drain_ordered(&mut self) {
         self.draining = true;

@@ -10,13 +10,13 @@ use super::{Oracle, Verdict, insist};
 pub struct Facts {
     /// Copies that matching produced.
     pub matched: u64,
-    /// Copies whose delivery began.
-    pub delivered: u64,
+    /// Copies whose delivery is complete.
+    pub completed: u64,
+    /// Copies that went back to their shared group, to be matched again.
+    pub returned: u64,
     /// Copies dropped, any reason.
     pub dropped: u64,
-    /// Of these, those that may count as delivered too.
-    pub twice_at_most: u64,
-    /// Copies waiting in sessions and groups.
+    /// Copies waiting in sessions.
     pub queued: u64,
     /// Connections with a session.
     pub connections: u64,
@@ -151,15 +151,13 @@ impl Oracle {
         Ok(())
     }
 
-    /// Conservation: what matched was delivered, dropped with a reason, or is queued.
+    /// Conservation: what matched is completed, dropped with a reason, returned, queued or in flight.
     fn check_facts(&self, facts: &Facts, missing: u64) -> Verdict {
-        // A copy that was delivered and then refused, or whose session ended before it was
-        // acknowledged, or whose client takes it no more, is counted at both ends.
-        let ends = facts.delivered + facts.dropped + facts.queued;
+        let ends = facts.completed + facts.dropped + facts.returned + facts.queued + facts.inflight;
         insist!(
-            facts.matched <= ends && ends <= facts.matched + facts.twice_at_most,
+            facts.matched == ends,
             "conservation",
-            "matched is not delivered + dropped + queued: {facts:?}"
+            "matched is not completed + dropped + returned + queued + in flight: {facts:?}"
         );
         insist!(
             missing <= facts.dropped,

@@ -263,6 +263,7 @@ fn unreasonable_close_is_found() {
         inside_packet: false,
     };
     assert_eq!(rule(b.see(&close)), "silent-close S-01");
+    let mut b = Bench::new();
     b.wrote(0, ToClient::Disconnect { reason: 0x8D }).expect("a packet like others");
     assert_eq!(rule(b.see(&close)), "keep-alive-early S-90");
 }

@@ -53,7 +53,8 @@ section! {
         /// Longest session expiry that a v5 client is granted. 4294967295: as it asks, for ever
         /// included.
         max_session_expiry_s: u32 = 4_294_967_295, [0..=4_294_967_295], Live;
-        /// Session expiry of v3.1 and v3.1.1 clients that connect with CleanSession 0.
+        /// Session expiry of v3.1 and v3.1.1 clients that connect with CleanSession 0; never more than
+        /// max_session_expiry_s.
         default_session_expiry_v3_s: u32 = 7_200, [0..=4_294_967_295], Live;
         /// QoS 1 and 2 PUBLISHes in flight to a client; never above its own Receive Maximum.
         max_inflight: u16 = 32, [1..=65_535], Live;

@@ -1,23 +1,15 @@
 //! Claims about the retained store.
 
 use super::*;
+use crate::engine::message::Outgoing;
 use crate::engine::route::tests::{naive_matches, random_filter, random_topic, seed};
-use bytes::Bytes;
-use ringmain_mqtt::QoS;
 use std::collections::{HashMap, HashSet};
 
 fn message(topic: &str, payload: &str, created_ms: u64, expiry_s: u32) -> Arc<Message> {
-    Arc::new(Message {
-        data: Bytes::from(format!("{topic}{payload}")),
-        topic_end: topic.len() as u32,
-        props_end: topic.len() as u32,
-        publisher: 0,
-        created_ms,
-        expiry_s,
-        qos: QoS::AtMostOnce,
-        retain: true,
-        expiry_forwarded: expiry_s != u32::MAX,
-    })
+    let mut out = Outgoing::internal(topic, payload.as_bytes(), created_ms, true);
+    out.expiry_s = expiry_s;
+    out.expiry_forwarded = expiry_s != u32::MAX;
+    out.own()
 }
 
 fn plain(topic: &str) -> Arc<Message> {

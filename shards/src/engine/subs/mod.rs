@@ -23,7 +23,7 @@ use trie::Trie;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterId(pub u32);
 
-/// Subscription options, packed as the wire has them: `.. rr p n qq`. [MQTT-3.8.3.1]
+/// Subscription options, packed as the wire has them: `.. rr p n qq` (MQTT 5 §3.8.3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct SubOpts(u8);
 

@@ -6,7 +6,6 @@ use ringmain_mqtt::{
     PublishProps, QoS, ReasonCode, RetainHandling, SubscribeOptions, UserProps, Version, Will,
     encode, header,
 };
-use ringmain_shards::engine::effects::CloseHow;
 use ringmain_shards::engine::input::CloseCause;
 
 use super::wire::Got;
@@ -330,6 +329,13 @@ impl Node {
         assert_eq!(got.name(), "PINGRESP", "{got:?}");
     }
 
+    /// Sends PINGREQ; its answer is the last of all that came.
+    pub(crate) fn ping_last(&mut self, c: C) {
+        self.send_raw(c, &[0xC0, 0]);
+        let got = self.recv_all(c);
+        assert_eq!(got.last().map(Got::name), Some("PINGRESP"));
+    }
+
     // ---- reading ----------------------------------------------------------------------------------
 
     /// The next packet, if there is one.
@@ -409,9 +415,5 @@ impl Node {
         let disconnects = got.iter().filter(|g| g.name() == "DISCONNECT").count();
         assert!(disconnects <= 1, "{got:?}");
         got.last().filter(|g| g.name() == "DISCONNECT").map(Got::code)
-    }
-
-    pub(crate) fn closed_how(&self, c: C) -> Option<CloseHow> {
-        self.wires[self.clients[c].wire].closed
     }
 }

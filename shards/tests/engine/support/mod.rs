@@ -136,10 +136,6 @@ impl Node {
         self.hosts.len()
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
     /// The home shard of a client id.
     pub(crate) fn home(&self, client_id: &str) -> usize {
         Shard::home(client_id, HASH_SEED, self.shards()).index()

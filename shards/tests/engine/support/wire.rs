@@ -107,10 +107,4 @@ pub(crate) mod raw {
         let head = [&field(b"MQTT")[..], &[5, flags, 0, 60]].concat();
         packet(0x10, &cat(&[&head, &block(properties), &field(client_id.as_bytes())]))
     }
-
-    /// CONNECT of MQTT 3.1.1.
-    pub(crate) fn connect311(client_id: &str, flags: u8) -> Vec<u8> {
-        let head = [&field(b"MQTT")[..], &[4, flags, 0, 60]].concat();
-        packet(0x10, &cat(&[&head, &field(client_id.as_bytes())]))
-    }
 }
