@@ -221,7 +221,7 @@ fn a_shard_that_is_behind_refuses_then_drops_qos_0_then_pauses_and_recovers() {
     });
     let (s, p) = (n.join(V5, "s"), n.join(V5, "p"));
     n.sub(s, "t", 1);
-    let late = |n: &mut Node, ms| {
+    let late = |n: &mut Node, ms: u64| {
         n.ping(p); // has work: it measures
         n.pass_without_tick(100 + ms);
         n.pass_ms(0);
