@@ -89,7 +89,7 @@ fn the_effective_configuration_says_the_same_when_read_back() {
         "mqtt.mqueue_priorities={\"a/b c\" = 5, x = 255}",
         "mqtt.keep_alive_multiplier=2",
         "shared.group_strategies.'g 1'=sticky",
-        "sys.compat=[\"mosquitto\", \"v4_dots\"]",
+        "sys.compat=[\"faq_singular\", \"v4_dots\"]",
         "listeners.0.url=tcp://[::]:0",
         "listeners.0.mqtt.max_qos=1",
         "listeners.0.mqtt.response_information=",

@@ -4,6 +4,7 @@
 
 mod connect;
 mod delivery;
+mod limits;
 mod publish;
 mod reasons;
 mod retained;

@@ -77,6 +77,7 @@ pub(crate) struct Node {
     pub(crate) clients: Vec<Client>,
     pub(crate) events: Vec<Event>,
     now_ms: u64,
+    ticks: u64,
     next_accept: usize,
 }
 
@@ -123,6 +124,7 @@ impl Node {
             clients: Vec::new(),
             events: Vec::new(),
             now_ms,
+            ticks: 0,
             next_accept: 0,
         }
     }
@@ -325,10 +327,16 @@ impl Node {
         self.now_ms += ms;
     }
 
+    /// Ticks that shards got so far.
+    pub(crate) fn ticks_done(&self) -> u64 {
+        self.ticks
+    }
+
     fn ticks(&mut self) {
         let now_ms = self.now_ms;
         for shard in 0..self.hosts.len() {
             if self.hosts[shard].shard.deadline_ms() <= now_ms {
+                self.ticks += 1;
                 self.turn(shard, &mut |shard, now, fx| shard.handle(now, Input::Tick, fx));
                 let after = self.hosts[shard].shard.deadline_ms();
                 assert!(after == 0 || after > now_ms, "a tick leaves nothing due: {after}");
