@@ -84,7 +84,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) after: Vec<After>,
     /// Unacknowledged messages that members finished in this turn.
-    pub(crate) done: Vec<(u32, u32)>,
+    pub(crate) done: Vec<(MemberRef, u32)>,
     /// Sessions whose sending stopped because the turn had done enough.
     pub(crate) pump_later: Vec<u32>,
     pub(crate) rng: fastrand::Rng,

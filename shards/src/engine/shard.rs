@@ -459,7 +459,12 @@ impl Shard {
     }
 
     fn on_turn_end(&mut self, fx: &mut Effects) {
-        self.flush_done(fx);
+        // What waits for members that are done may be done with at once, and so on: each round takes
+        // messages out of the queues of groups.
+        while !self.core.done.is_empty() {
+            self.flush_done(fx);
+            self.finish(fx);
+        }
         if self.core.draining && !self.drain_reported && self.core.conns.len() == 0 {
             self.drain_reported = true;
             fx.events.push(Event::Drained { shard: self.core.id });

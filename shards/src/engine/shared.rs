@@ -453,10 +453,6 @@ impl Shard {
             retain: out.retain && opts.retain_as_published(),
             member: at.index,
         };
-        let upgrade = self.core.mqtt(self.core.sessions[session].listener).upgrade_qos;
-        if !upgrade && out.qos != QoS::AtMostOnce && target.qos == QoS::AtMostOnce {
-            self.core.finish_member(at.index); // delivered at QoS 0: nothing to wait for
-        }
         let ids = [sub_id];
         let ids = if sub_id == 0 { &[][..] } else { &ids[..] };
         self.core.deliver(target, ids, out, &mut Fanout::default(), fx);
@@ -542,15 +538,12 @@ impl Shard {
 
     /// Tells the groups, once a turn, which messages their members finished.
     pub(crate) fn flush_done(&mut self, fx: &mut Effects) {
-        if self.core.done.is_empty() {
-            return;
-        }
         let mut here = Vec::new();
         let mut away: HashMap<ShardId, Vec<GroupDone>> = HashMap::new();
         for (member, count) in std::mem::take(&mut self.core.done) {
-            let Some(m) = self.core.memberships.get(member) else { continue };
-            let done =
-                GroupDone { group: m.name_hash, member: self.core.member_ref(member), count };
+            let known = self.core.memberships.get_checked(member.index, member.generation);
+            let Some(m) = known else { continue };
+            let done = GroupDone { group: m.name_hash, member, count };
             if m.home == self.core.id {
                 here.push(done);
             } else {
