@@ -265,7 +265,12 @@ impl Shard {
             Mail::Verdict { ticket, taken, refused } => {
                 self.on_verdict(ticket, taken, refused, fx);
             }
-            Mail::Retain(msg) => self.store_retained(msg),
+            Mail::Retain(msg) => {
+                self.store_retained(msg);
+                self.core.node.retain_arrived(from);
+            }
+            Mail::RetainsAsk(replay) => fx.mail_after.push((from, Mail::RetainsSent(replay))),
+            Mail::RetainsSent(replay) => self.on_retains_sent(replay, fx),
             Mail::RetainedAsk(ask) => self.on_retained_ask(from, *ask, fx),
             Mail::RetainedPage(page) => self.on_retained_page(from, *page, fx),
             Mail::Group(mail) => self.on_group_mail(from, *mail, fx),

@@ -442,7 +442,10 @@ impl Shard {
         let m = &self.core.memberships[at.index];
         let (session, opts, sub_id) = (m.session, m.opts, m.sub_id);
         let immediate = self.core.cfg.shared.redispatch == Redispatch::Immediate;
-        if immediate && !self.core.session_online(session) {
+        // What nobody would keep goes to another member, whoever keeps the rest. [S-67]
+        let lost = qos_of(opts.qos_level()) == QoS::AtMostOnce
+            && !self.core.mqtt(self.core.sessions[session].listener).mqueue_store_qos0;
+        if (immediate || lost) && !self.core.session_online(session) {
             // Its disconnect is on its way to the group; the message goes back.
             let msg = out.own();
             return self.give_back(at.index, msg, fx);

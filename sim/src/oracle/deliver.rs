@@ -360,13 +360,17 @@ impl Oracle {
         let allowed = self.msgs[&id].ingress.len();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
-        if sure {
-            let (sessions, connecting) = (&self.sessions, &self.connecting);
+        let (sessions, connecting) = (&self.sessions, &self.connecting);
+        let may_be_over = |sid: SessionId| {
+            let s = &sessions[sid];
+            let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
+            s.ended || cleaned || now.ms >= s.expires_ms()
+        };
+        // What is written behind the end of its session, in the same turn, has gone back already.
+        let back = qos == 1 && may_be_over(sid);
+        if sure && !back {
             let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
-                let s = &sessions[*to];
-                let cleaned =
-                    connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-                let left = s.ended || cleaned || now.ms >= s.expires_ms() || s.lapse_step > *step;
+                let left = may_be_over(*to) || sessions[*to].lapse_step > *step;
                 *sure && (*qos != 1 || !left)
             };
             let standing = group.sent.iter().filter(stands).count();

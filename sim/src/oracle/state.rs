@@ -231,6 +231,8 @@ pub(crate) struct Session {
     /// When it last left a group.
     pub(crate) lapse_step: u64,
     pub(crate) subs: Vec<Sub>,
+    /// Filters of the groups that it left: what came by way of them may still wait.
+    pub(crate) left: Vec<String>,
     pub(crate) copies: BTreeMap<MsgId, Copies>,
     pub(crate) inflight: BTreeMap<u16, InFlight>,
     pub(crate) next_order: u64,
@@ -273,6 +275,7 @@ impl Session {
             small: false,
             lapse_step: 0,
             subs: Vec::new(),
+            left: Vec::new(),
             copies: BTreeMap::new(),
             inflight: BTreeMap::new(),
             next_order: 0,

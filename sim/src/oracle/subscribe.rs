@@ -38,6 +38,11 @@ impl Oracle {
                 must_replay: plain && (f.rh == 0 || f.rh == 1 && !old),
             };
             self.start_replay(sid, filter, &form);
+            if !plain && f.qos == 0 {
+                // What comes back from others may come to this one, and be lost.
+                let of_group = self.groups.iter_mut().filter(|((name, _), _)| *name == f.text);
+                of_group.for_each(|(_, msg)| msg.lossy = true);
+            }
             let subs = &mut self.sessions[sid].subs;
             match at {
                 Some(i) => subs[i].forms.push(form),
@@ -88,6 +93,11 @@ impl Oracle {
                 }
                 continue;
             }
+            if subs[i].shared && !subs[i].certain() {
+                // When all others ended meanwhile, unheard, the group ended with them. [S-66]
+                self.group_left(sid, text);
+            }
+            let subs = &mut self.sessions[sid].subs;
             if let Some(f) = subs[i].forms.iter().position(|f| f.pid == pid && !f.acked) {
                 // Earlier forms are replaced; later ones are still open.
                 subs[i].forms.drain(..f);
@@ -151,7 +161,10 @@ impl Oracle {
             // The barrier: what is read from now on does not match it. [MQTT-3.10.4-2]
             let s = &mut self.sessions[sid];
             if let Some(i) = s.subs.iter().position(|s| s.text == *text && s.leaving) {
-                s.subs.remove(i);
+                let gone = s.subs.remove(i);
+                if gone.shared {
+                    s.left.push(gone.filter);
+                }
             }
         }
         Ok(())
