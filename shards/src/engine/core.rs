@@ -50,6 +50,8 @@ pub(crate) struct Membership {
     pub(crate) sub_id: u32,
     /// An exclusive filter: its messages come by the shard's own index.
     pub(crate) exclusive: bool,
+    /// Its home knows it: from then on messages reach it.
+    pub(crate) joined: bool,
 }
 
 /// What timers are for.

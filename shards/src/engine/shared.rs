@@ -175,7 +175,7 @@ impl Shard {
                 self.send_group(from, joined, fx);
             }
             GroupMail::Joined { member, waits, granted } => {
-                self.on_joined(member.index, waits, granted, fx);
+                self.on_joined(member, waits, granted, fx);
             }
             GroupMail::Leave { name, member, waits } => {
                 self.on_leave(&name, member, fx);
@@ -216,8 +216,11 @@ impl Shard {
                 None => return false,
             },
         };
-        let member = Member { at, client, online, window, outstanding: 0 };
-        self.groups.slab[gix].members.push(member);
+        let members = &mut self.groups.slab[gix].members;
+        if members.iter().any(|m| m.at == at) {
+            return true; // a second SUBSCRIBE before the answer to the first
+        }
+        members.push(Member { at, client, online, window, outstanding: 0 });
         // What waits goes out behind the answer, so that SUBACK comes first.
         self.core.after.push(After::Group { name });
         true

@@ -1,6 +1,6 @@
 //! PUBLISH written to a subscriber.
 
-use super::matching::{match_session, qos_fits};
+use super::matching::{match_groups, match_session, qos_fits};
 use super::publish::number;
 use super::state::{Copies, InFlight, Msg, REPLAY, Sent, Session};
 use super::{MsgId, Oracle, SessionId, Verdict, Violation, insist};
@@ -72,6 +72,7 @@ impl Oracle {
         let msg = &self.msgs[&id];
         let s = &mut self.sessions[sid];
         let mut m = match_session(s, msg.device, &msg.topic);
+        m.groups.extend(match_groups(&s.left, msg.device == s.device, &msg.topic));
         m.groups.retain(|(part, _)| self.groups.contains_key(&(part.group.clone(), id)));
         if !m.groups.is_empty() {
             let copies = s.copies.entry(id).or_default();
