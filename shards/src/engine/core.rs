@@ -51,6 +51,8 @@ pub(crate) struct Membership {
     pub(crate) sub_id: u32,
     /// An exclusive filter: its messages come by the shard's own index.
     pub(crate) exclusive: bool,
+    /// Its home knows it: from then on messages reach it.
+    pub(crate) joined: bool,
 }
 
 /// What timers are for.
@@ -90,7 +92,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) after: Vec<After>,
     /// Unacknowledged messages that members finished in this turn.
-    pub(crate) done: Vec<(u32, u32)>,
+    pub(crate) done: Vec<(MemberRef, u32)>,
     /// Sessions whose sending stopped because the turn had done enough.
     pub(crate) pump_later: Vec<u32>,
     pub(crate) rng: fastrand::Rng,

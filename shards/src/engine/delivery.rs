@@ -111,11 +111,13 @@ impl Core {
                 }
                 Written::TooLarge => self.counters.drop_copy(DropReason::TooLarge, 1),
             }
+            self.finish_member(t.member, out.qos);
         } else if store_qos0 || takes {
             // Behind those that wait already. [S-80]
             return self.enqueue(t, qos, sub_ids, out, fx);
         } else {
             self.counters.drop_copy(DropReason::Qos0, 1);
+            self.finish_member(t.member, out.qos);
         }
         true
     }
@@ -173,7 +175,7 @@ impl Core {
         let sending = Sending { qos, retain: t.retain, dup: false, packet_id, sub_ids };
         if self.write_publish(ci, &sending, out, Some(fan), fx) == Written::TooLarge {
             self.counters.drop_copy(DropReason::TooLarge, 1);
-            self.finish_member(t.member);
+            self.finish_member(t.member, out.qos);
             self.sessions[t.session].trim();
             return;
         }
@@ -194,6 +196,7 @@ impl Core {
         let waits = if copy.qos == QoS::AtLeastOnce { Waits::Puback } else { Waits::Pubrec };
         out.inflight.push_back(Inflight {
             member: copy.member,
+            published: copy.msg.qos,
             copy: Some(copy),
             seq: out.allocations,
             sent_ms,
@@ -245,7 +248,7 @@ impl Core {
                 self.queued -= victims.len() as u64;
                 for v in victims {
                     self.counters.drop_copy(DropReason::QueueFull, 1);
-                    self.finish_member(v.member);
+                    self.finish_member(v.member, v.msg.qos);
                 }
                 true
             }
@@ -253,17 +256,20 @@ impl Core {
                 let reject = cfg.mqueue_drop_policy == QueueDropPolicy::Reject;
                 s.trim();
                 self.counters.drop_copy(DropReason::QueueFull, 1);
-                self.finish_member(copy.member);
+                self.finish_member(copy.member, copy.msg.qos);
                 !reject
             }
         }
     }
 
-    /// A message of a shared group needs no more acknowledgement.
-    pub(crate) fn finish_member(&mut self, member: u32) {
-        if member == NONE {
+    /// A message of a shared group, published at `qos`, needs no more acknowledgement by the member
+    /// that has it. QoS 0 was never counted as given.
+    pub(crate) fn finish_member(&mut self, member: u32, qos: QoS) {
+        if member == NONE || qos == QoS::AtMostOnce {
             return;
         }
+        // With its generation: the slot may be another member's before the turn ends.
+        let member = self.member_ref(member);
         match self.done.last_mut() {
             Some((last, n)) if *last == member => *n += 1,
             _ => self.done.push((member, 1)),
@@ -341,7 +347,7 @@ impl Core {
         let mut publish = Outgoing::of(&copy.msg);
         if self.write_publish(ci, &sending, &mut publish, None, fx) == Written::TooLarge {
             self.counters.drop_copy(DropReason::TooLarge, 1);
-            self.finish_member(copy.member);
+            self.finish_member(copy.member, copy.msg.qos);
             self.inflight -= 1;
             self.sessions[si].outbound().complete(at);
             return true;
@@ -372,7 +378,7 @@ impl Core {
             && self.now_ms.saturating_sub(copy.msg.created_ms) >= max_age_ms; // Q08
         if too_old || copy.msg.is_expired(self.now_ms) {
             self.counters.drop_copy(DropReason::Expired, 1); // [S-12]
-            self.finish_member(copy.member);
+            self.finish_member(copy.member, copy.msg.qos);
             return true;
         }
         let packet_id = if copy.qos == QoS::AtMostOnce {
@@ -394,14 +400,14 @@ impl Core {
         let mut publish = Outgoing::of(&copy.msg);
         if self.write_publish(ci, &sending, &mut publish, None, fx) == Written::TooLarge {
             self.counters.drop_copy(DropReason::TooLarge, 1);
-            self.finish_member(copy.member);
+            self.finish_member(copy.member, copy.msg.qos);
             return true;
         }
         self.counters.messages_delivered += 1;
         drop(publish);
         if copy.qos == QoS::AtMostOnce {
             self.counters.delivery_completed += 1;
-            self.finish_member(copy.member);
+            self.finish_member(copy.member, copy.msg.qos);
         } else {
             let now_ms = self.now_ms as u32;
             self.push_inflight(si, packet_id, copy, now_ms);
@@ -661,7 +667,7 @@ impl Core {
             self.counters.messages_acked += 1;
             self.counters.delivery_completed += 1;
         }
-        self.finish_member(entry.member);
+        self.finish_member(entry.member, entry.published);
     }
 
     /// Version 3 only: sends again what was not acknowledged in time. (D7)

@@ -34,6 +34,12 @@ pub enum Mail {
     RetainedAsk(Box<RetainedAsk>),
     /// The answer.
     RetainedPage(Box<RetainedPage>),
+    /// To a shard with retained publishes on their way: asks for `RetainsSent` behind them, so that
+    /// a replay sees what was read, or acknowledged, before its SUBSCRIBE.
+    RetainsAsk(Ticket),
+    /// In `mail_after`: every retained publish of this shard before the question is in the mailbox
+    /// of its owner.
+    RetainsSent(Ticket),
     /// To the home shard of a shared group or of an exclusive filter.
     Group(Box<GroupMail>),
     /// A message for a member of a shared group.

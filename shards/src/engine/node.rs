@@ -22,6 +22,8 @@ pub struct NodeShared {
     /// Upper bound of the retained messages of each owner: raised by the publisher before it
     /// acknowledges, lowered by the owner. At 0 there is nothing to ask for.
     retained: Box<[AtomicU64]>,
+    /// Retained publishes of each shard that are on their way to their owners.
+    retains_under_way: Box<[AtomicU64]>,
     /// Bytes of retained messages, of all owners.
     retained_bytes: AtomicU64,
     sessions: AtomicU64,
@@ -41,6 +43,7 @@ impl NodeShared {
             routes: Arc::new(RouteTable::new(shards, hash_seed)),
             admission: Admission::new(cfg),
             retained: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            retains_under_way: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             retained_bytes: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
@@ -93,6 +96,20 @@ impl NodeShared {
 
     pub(crate) fn retained_possible(&self, owner: ShardId) -> bool {
         self.retained[owner.index()].load(Ordering::SeqCst) != 0
+    }
+
+    /// `publisher` sends a retained publish to its owner. Before any copy of it can be read.
+    pub(crate) fn retain_sent(&self, publisher: ShardId) {
+        self.retains_under_way[publisher.index()].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The owner has it.
+    pub(crate) fn retain_arrived(&self, publisher: ShardId) {
+        self.retains_under_way[publisher.index()].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_retains_under_way(&self, publisher: ShardId) -> bool {
+        self.retains_under_way[publisher.index()].load(Ordering::SeqCst) != 0
     }
 
     /// Sum of [`retained_may_come`](Self::retained_may_come), for limits.

@@ -250,6 +250,13 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let si = self.session_of(ci);
+        if reason.is_error() && self.core.conns.get(ci).is_some_and(|c| c.version != Version::V5) {
+            // Its PUBACK has no reason: sent, it would acknowledge what nobody took. [S-39]
+            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
+                a.remove(packet_id.get());
+            }
+            return self.core.close(ci, None, CloseHow::Flush, fx);
+        }
         if qos == QoS::ExactlyOnce && reason.is_error() {
             // The id is free again. [S-34] [MQTT-4.3.3-9]
             if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {

@@ -43,6 +43,9 @@ pub(crate) struct Replay {
     /// Owners still to be asked; the first is being asked.
     sources: VecDeque<ShardId>,
     cursor: RetainedCursor,
+    /// Shards whose retained publishes are still on their way. A page read before they are stored
+    /// would bring what is older than a live message that went out already. [S-83]
+    behind: u16,
     /// A page is on its way.
     asked: bool,
 }
@@ -93,6 +96,7 @@ impl Shard {
         if owner == self.core.id {
             self.store_retained(msg);
         } else {
+            self.core.node.retain_sent(self.core.id);
             fx.mail_after.push((owner, Mail::Retain(msg)));
         }
     }
@@ -211,11 +215,33 @@ impl Shard {
             sub_id: wish.sub_id,
             sources,
             cursor: RetainedCursor::default(),
+            behind: 0,
             asked: false,
         });
+        self.wait_for_retains(ix, fx);
         self.replays.by_session.entry(si).or_default().list.push(ix);
         self.core.sessions[si].flags |= flag::REPLAYING;
         self.advance_replay(ix, fx);
+    }
+
+    /// Lets a replay wait for the retained publishes that are on their way. Those of this shard are
+    /// ahead of its questions anyway.
+    fn wait_for_retains(&mut self, ix: u32, fx: &mut Effects) {
+        let ticket = self.replays.ticket(ix);
+        for peer in (0..self.core.shards()).map(|i| ShardId(i as u16)) {
+            if peer != self.core.id && self.core.node.has_retains_under_way(peer) {
+                self.replays.slab[ix].behind += 1;
+                fx.send(peer, Mail::RetainsAsk(ticket));
+            }
+        }
+    }
+
+    /// The retained publishes of a shard are where they are stored, or before us in the mailbox.
+    pub(crate) fn on_retains_sent(&mut self, replay: Ticket, fx: &mut Effects) {
+        let Ticket { index, generation } = replay;
+        let Some(r) = self.replays.slab.get_checked(index, generation) else { return };
+        r.behind -= 1;
+        self.advance_replay(index, fx);
     }
 
     /// The session has room: goes on with its replays.
@@ -233,7 +259,7 @@ impl Shard {
     fn advance_replay(&mut self, ix: u32, fx: &mut Effects) {
         loop {
             let Some(r) = self.replays.slab.get(ix) else { return };
-            if r.asked {
+            if r.asked || r.behind > 0 {
                 return;
             }
             let Some(source) = r.sources.front().copied() else {

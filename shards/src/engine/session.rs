@@ -174,6 +174,8 @@ pub(crate) struct Inflight {
     pub(crate) sent_ms: u32,
     pub(crate) packet_id: u16,
     pub(crate) waits: Waits,
+    /// QoS at which it was published, which may be another than that of the copy.
+    pub(crate) published: QoS,
     /// Whether it uses the Receive Maximum of the present connection. [S-22]
     pub(crate) counted: bool,
 }
@@ -315,8 +317,9 @@ impl Queue {
             && (self.is_full(bytes, cfg) || bytes > room.saturating_add(before - self.bytes))
         {
             // QoS 0 goes first, whatever the policy; a QoS 0 newcomer only displaces QoS 0.
-            let victim = if !self.qos0.is_empty() {
-                self.qos0.pop_front().map(|(_, c)| c)
+            let qos0 = self.qos0.iter().position(|(_, c)| !c.replay);
+            let victim = if let Some(at) = qos0 {
+                self.qos0.remove(at).map(|(_, c)| c)
             } else if cfg.mqueue_drop_policy == QueueDropPolicy::Oldest
                 && copy.qos != QoS::AtMostOnce
             {

@@ -267,7 +267,12 @@ impl Shard {
             Mail::Verdict { ticket, taken, refused } => {
                 self.on_verdict(ticket, taken, refused, fx);
             }
-            Mail::Retain(msg) => self.store_retained(msg),
+            Mail::Retain(msg) => {
+                self.store_retained(msg);
+                self.core.node.retain_arrived(from);
+            }
+            Mail::RetainsAsk(replay) => fx.mail_after.push((from, Mail::RetainsSent(replay))),
+            Mail::RetainsSent(replay) => self.on_retains_sent(replay, fx),
             Mail::RetainedAsk(ask) => self.on_retained_ask(from, *ask, fx),
             Mail::RetainedPage(page) => self.on_retained_page(from, *page, fx),
             Mail::Group(mail) => self.on_group_mail(from, *mail, fx),
@@ -468,7 +473,12 @@ impl Shard {
     }
 
     fn on_turn_end(&mut self, fx: &mut Effects) {
-        self.flush_done(fx);
+        // What waits for members that are done may be done with at once, and so on: each round takes
+        // messages out of the queues of groups.
+        while !self.core.done.is_empty() {
+            self.flush_done(fx);
+            self.finish(fx);
+        }
         self.bound_handshakes(fx);
         self.core.tell_queued_bytes();
         self.core.watch_lag();

@@ -191,7 +191,7 @@ impl Shard {
                 self.send_group(from, joined, fx);
             }
             GroupMail::Joined { member, waits, granted } => {
-                self.on_joined(member.index, waits, granted, fx);
+                self.on_joined(member, waits, granted, fx);
             }
             GroupMail::Leave { name, member, waits } => {
                 self.on_leave(&name, member, fx);
@@ -232,8 +232,11 @@ impl Shard {
                 None => return false,
             },
         };
-        let member = Member { at, client, online, window, outstanding: 0 };
-        self.groups.slab[gix].members.push(member);
+        let members = &mut self.groups.slab[gix].members;
+        if members.iter().any(|m| m.at == at) {
+            return true; // a second SUBSCRIBE before the answer to the first
+        }
+        members.push(Member { at, client, online, window, outstanding: 0 });
         // What waits goes out behind the answer, so that SUBACK comes first.
         self.core.after.push(After::Group { name });
         true
@@ -489,7 +492,10 @@ impl Shard {
         let m = &self.core.memberships[at.index];
         let (session, opts, sub_id) = (m.session, m.opts, m.sub_id);
         let immediate = self.core.cfg.shared.redispatch == Redispatch::Immediate;
-        if immediate && !self.core.session_online(session) {
+        // What nobody would keep goes to another member, whoever keeps the rest. [S-67]
+        let lost = qos_of(opts.qos_level()) == QoS::AtMostOnce
+            && !self.core.mqtt(self.core.sessions[session].listener).mqueue_store_qos0;
+        if (immediate || lost) && !self.core.session_online(session) {
             // Its disconnect is on its way to the group; the message goes back.
             let msg = out.own();
             return self.give_back(at.index, msg, fx);
@@ -500,10 +506,6 @@ impl Shard {
             retain: out.retain && opts.retain_as_published(),
             member: at.index,
         };
-        let upgrade = self.core.mqtt(self.core.sessions[session].listener).upgrade_qos;
-        if !upgrade && out.qos != QoS::AtMostOnce && target.qos == QoS::AtMostOnce {
-            self.core.finish_member(at.index); // delivered at QoS 0: nothing to wait for
-        }
         let ids = [sub_id];
         let ids = if sub_id == 0 { &[][..] } else { &ids[..] };
         self.core.deliver(target, ids, out, &mut Fanout::default(), fx);
@@ -593,15 +595,12 @@ impl Shard {
 
     /// Tells the groups, once a turn, which messages their members finished.
     pub(crate) fn flush_done(&mut self, fx: &mut Effects) {
-        if self.core.done.is_empty() {
-            return;
-        }
         let mut here = Vec::new();
         let mut away: HashMap<ShardId, Vec<GroupDone>> = HashMap::new();
         for (member, count) in std::mem::take(&mut self.core.done) {
-            let Some(m) = self.core.memberships.get(member) else { continue };
-            let done =
-                GroupDone { group: m.name_hash, member: self.core.member_ref(member), count };
+            let known = self.core.memberships.get_checked(member.index, member.generation);
+            let Some(m) = known else { continue };
+            let done = GroupDone { group: m.name_hash, member, count };
             if m.home == self.core.id {
                 here.push(done);
             } else {

@@ -11,7 +11,7 @@ use super::core::{Core, Membership};
 use super::effects::{CloseHow, Effects};
 use super::hash::hash64;
 use super::ids::ConnId;
-use super::mail::{GroupMail, Ticket};
+use super::mail::{GroupMail, MemberRef, Ticket};
 use super::session::SubRef;
 use super::shard::Shard;
 use super::slab::NONE;
@@ -228,9 +228,13 @@ impl Shard {
         let granted = opts.qos_level();
         if let Some(m) = self.membership(si, name) {
             // Replaced: options and identifier live here, the group need not know.
-            let m = &mut self.core.memberships[m];
-            m.opts = opts;
-            m.sub_id = sub_id;
+            let known = &mut self.core.memberships[m];
+            known.opts = opts;
+            known.sub_id = sub_id;
+            if !known.joined {
+                // The earlier SUBSCRIBE is not answered yet, and this one must not be before it.
+                self.ask_to_join(si, m, waits, fx);
+            }
             return Ok(granted);
         }
         if full {
@@ -252,9 +256,13 @@ impl Shard {
         fx: &mut Effects,
     ) -> Result<u8, ReasonCode> {
         if let Some(m) = self.membership(si, name) {
-            let m = &mut self.core.memberships[m];
-            m.opts = opts;
-            m.sub_id = sub_id;
+            let known = &mut self.core.memberships[m];
+            known.opts = opts;
+            known.sub_id = sub_id;
+            if !known.joined {
+                self.ask_to_join(si, m, waits, fx);
+                return Ok(opts.qos_level());
+            }
             let filter = exclusive_filter(name).to_owned();
             self.subscribe_exclusive_filter(si, &filter, opts, sub_id)?;
             return Ok(opts.qos_level());
@@ -304,8 +312,16 @@ impl Shard {
             opts,
             sub_id,
             exclusive,
+            joined: false,
         });
         self.core.sessions[si].subs.push(SubRef::member(member));
+        self.ask_to_join(si, member, waits, fx);
+    }
+
+    /// Sends the join to the home of the group; SUBACK waits for the answer. [S-55]
+    fn ask_to_join(&mut self, si: u32, member: u32, waits: Ticket, fx: &mut Effects) {
+        let m = &self.core.memberships[member];
+        let (home, name) = (m.home, Arc::clone(&m.name));
         let pending = &mut self.pending_subs[waits.index];
         pending.open += 1;
         let place = pending.codes.len();
@@ -330,12 +346,13 @@ impl Shard {
     /// The home of a group answered a join.
     pub(crate) fn on_joined(
         &mut self,
-        member: u32,
+        at: MemberRef,
         waits: Ticket,
         granted: bool,
         fx: &mut Effects,
     ) {
-        let known = self.core.memberships.get(member);
+        let member = at.index;
+        let known = self.core.memberships.get_checked(member, at.generation);
         let exclusive = known.map(|m| (m.exclusive, m.session, m.opts, m.sub_id, m.name.clone()));
         let mut refused = None;
         let mut wish = None;
@@ -355,7 +372,11 @@ impl Shard {
                 self.core.memberships.remove(member);
                 refused = Some(ReasonCode::QUOTA_EXCEEDED);
             }
+            None if !granted => refused = Some(ReasonCode::QUOTA_EXCEEDED), // asked twice
             _ => {}
+        }
+        if let Some(m) = self.core.memberships.get_checked(member, at.generation) {
+            m.joined = true;
         }
         let Some(p) = self.pending_subs.get_checked(waits.index, waits.generation) else { return };
         p.open -= 1;

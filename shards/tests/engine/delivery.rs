@@ -418,6 +418,36 @@ fn a_queue_that_rejects_tells_the_publisher_on_any_shard() {
     }
 }
 
+// Q04, S-39: PUBACK of version 3 can't say that a message was refused, so there is none.
+#[test]
+fn a_queue_that_rejects_ends_the_connection_of_a_version_3_publisher() {
+    for shards in SHARDS {
+        for qos in [1, 2] {
+            let mut n = Node::mqtt(shards, |m| {
+                m.max_mqueue_len = 1;
+                m.mqueue_drop_policy = QueueDropPolicy::Reject;
+            });
+            let id = n.id_on(shards - 1, "s");
+            let s = n.resume(V5, &id);
+            n.sub(s, "t", 2);
+            n.drop_conn(s);
+            let here = n.id_on(0, "p");
+            let p = n.resume(V311, &here);
+            assert_eq!(n.put(p, &publish("t", qos, "0")), 0);
+            assert!(n.is_open(p));
+            n.publish(p, &publish("t", qos, "1"));
+            assert!(n.recv_all(p).is_empty(), "nobody took it");
+            assert!(!n.is_open(p));
+            // The repeat is a new message, once there is room. [S-34]
+            let s = n.resume(V5, &id);
+            assert_eq!(texts(&n.msgs(s)), ["0"]);
+            let p = n.resume(V311, &here);
+            assert_eq!(n.put(p, &publish("t", qos, "1")), 0);
+            assert_eq!(texts(&n.msgs(s)), ["1"]);
+        }
+    }
+}
+
 // Q04: bytes
 #[test]
 fn a_queue_is_also_bounded_in_bytes() {

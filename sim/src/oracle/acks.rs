@@ -12,10 +12,12 @@ impl Oracle {
             "puback-order S-82",
             "connection #{net} got PUBACK {pid} where {due:?} was due [MQTT-4.6.0-2]"
         );
-        match due {
-            Some((_, msg)) => self.accepted(net, msg, reason),
-            None => Ok(()),
+        let Some((_, msg)) = due else { return Ok(()) };
+        if reason == 0x91 && self.conn(net).in_use.contains(&pid) {
+            self.refuse(msg);
+            return Ok(());
         }
+        self.accepted(net, msg, reason)
     }
 
     pub(super) fn pubrec_out(&mut self, net: NetId, pid: u16, reason: u8) -> Verdict {

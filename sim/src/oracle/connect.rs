@@ -141,12 +141,14 @@ impl Oracle {
         // Its copies stay: what was written in this turn is seen after its end.
         s.replays_due.clear();
         let open: Vec<_> = s.inflight.values().filter(|f| f.qos == 1).map(|f| f.msg).collect();
+        let lapse_step = s.lapse_step;
         let names: Vec<_> = s.subs.iter().filter(|s| s.shared).map(|s| s.text.clone()).collect();
         for name in names {
             // [S-63] What it did not acknowledge goes to another member.
             for msg in &open {
                 if let Some(group) = self.groups.get_mut(&(name.clone(), *msg)) {
-                    group.sent.retain(|(to, ..)| *to != sid);
+                    // Not what it got before it left: that membership is over already.
+                    group.sent.retain(|(to, _, step, _)| *to != sid || *step < lapse_step);
                 }
             }
             self.group_left(sid, &name);

@@ -1,6 +1,6 @@
 //! PUBLISH written to a subscriber.
 
-use super::matching::{match_session, qos_fits};
+use super::matching::{match_groups, match_session, qos_fits};
 use super::publish::number;
 use super::state::{Copies, InFlight, Msg, REPLAY, Sent, Session};
 use super::{MsgId, Oracle, SessionId, Verdict, Violation, insist};
@@ -72,6 +72,7 @@ impl Oracle {
         let msg = &self.msgs[&id];
         let s = &mut self.sessions[sid];
         let mut m = match_session(s, msg.device, &msg.topic);
+        m.groups.extend(match_groups(&s.left, msg.device == s.device, &msg.topic));
         m.groups.retain(|(part, _)| self.groups.contains_key(&(part.group.clone(), id)));
         if !m.groups.is_empty() {
             let copies = s.copies.entry(id).or_default();
@@ -360,13 +361,17 @@ impl Oracle {
         let allowed = self.msgs[&id].ingress.len();
         let now = self.now;
         let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
-        if sure {
-            let (sessions, connecting) = (&self.sessions, &self.connecting);
+        let (sessions, connecting) = (&self.sessions, &self.connecting);
+        let may_be_over = |sid: SessionId| {
+            let s = &sessions[sid];
+            let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
+            s.ended || cleaned || now.ms >= s.expires_ms()
+        };
+        // What is written behind the end of its session, in the same turn, has gone back already.
+        let back = qos == 1 && may_be_over(sid);
+        if sure && !back {
             let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
-                let s = &sessions[*to];
-                let cleaned =
-                    connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-                let left = s.ended || cleaned || now.ms >= s.expires_ms() || s.lapse_step > *step;
+                let left = may_be_over(*to) || sessions[*to].lapse_step > *step;
                 *sure && (*qos != 1 || !left)
             };
             let standing = group.sent.iter().filter(stands).count();

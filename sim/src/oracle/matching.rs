@@ -1,6 +1,6 @@
 //! Which sessions a message may and must reach.
 
-use super::state::{Copies, GroupPart, Session};
+use super::state::{Copies, GroupPart, Session, Sub};
 use super::{MsgId, Oracle, SessionId};
 use crate::topics;
 
@@ -69,6 +69,22 @@ pub(super) fn match_session(s: &Session, publisher: usize, topic: &str) -> Match
         m.qos_mask = bits(if m.certain { lo } else { lowest }, hi);
     }
     m
+}
+
+/// The memberships among `subs` that a message may come by.
+pub(super) fn match_groups(
+    subs: &[Sub],
+    own: bool,
+    topic: &str,
+) -> impl Iterator<Item = (GroupPart, bool)> {
+    subs.iter().filter(|s| s.shared && topics::matches(&s.filter, topic)).filter_map(move |sub| {
+        let open: Vec<_> = sub.forms.iter().filter(|f| !(f.no_local && own)).collect();
+        let (min, max) = (open.iter().map(|f| f.qos).min()?, open.iter().map(|f| f.qos).max()?);
+        let mut rap = [false; 2];
+        open.iter().for_each(|f| rap[usize::from(f.rap)] = true);
+        let ids = open.iter().map(|f| f.id).collect();
+        Some((GroupPart { group: sub.text.clone(), qos_mask: bits(min, max), ids, rap }, false))
+    })
 }
 
 impl Copies {

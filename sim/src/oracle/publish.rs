@@ -49,7 +49,12 @@ impl Oracle {
                     None => {}
                 }
             }
-            1 => self.conn_mut(net).pubacks_due.push_back((p.pid, id)),
+            1 => {
+                self.conn_mut(net).pubacks_due.push_back((p.pid, id));
+                if self.id_in_use(net, sid, p.pid) {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         self.publish(self.conn(net).device, id, p, !self.unreliable);

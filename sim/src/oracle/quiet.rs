@@ -183,6 +183,7 @@ impl Oracle {
         let now_ms = self.now.ms;
         for s in &mut self.sessions {
             s.copies.clear();
+            s.left.clear();
             s.inflight.retain(|_, f| !f.given_up);
             s.replays.clear();
             s.replays_due.clear();

@@ -54,6 +54,8 @@ pub(crate) struct Conn {
     pub(crate) subs_due: Vec<SubRequest>,
     pub(crate) unsubs_due: Vec<UnsubRequest>,
     pub(crate) aliases_in: HashMap<u16, String>,
+    /// Packet ids that were used while a QoS 2 publish had them.
+    pub(crate) in_use: HashSet<u16>,
     pub(crate) fresh_sent: bool,
     pub(crate) last_resent: Option<u64>,
     pub(crate) will: Option<usize>,
@@ -80,6 +82,7 @@ impl Conn {
             subs_due: Vec::new(),
             unsubs_due: Vec::new(),
             aliases_in: HashMap::new(),
+            in_use: HashSet::new(),
             fresh_sent: false,
             last_resent: None,
             will: None,
@@ -231,6 +234,8 @@ pub(crate) struct Session {
     /// When it last left a group.
     pub(crate) lapse_step: u64,
     pub(crate) subs: Vec<Sub>,
+    /// Forms of memberships that are over or replaced: what came by way of them may still wait.
+    pub(crate) left: Vec<Sub>,
     pub(crate) copies: BTreeMap<MsgId, Copies>,
     pub(crate) inflight: BTreeMap<u16, InFlight>,
     pub(crate) next_order: u64,
@@ -273,6 +278,7 @@ impl Session {
             small: false,
             lapse_step: 0,
             subs: Vec::new(),
+            left: Vec::new(),
             copies: BTreeMap::new(),
             inflight: BTreeMap::new(),
             next_order: 0,
@@ -281,6 +287,13 @@ impl Session {
             last_retained: HashMap::new(),
             replays_due: Vec::new(),
             replays: Vec::new(),
+        }
+    }
+
+    /// Remembers forms of a membership that are over.
+    pub(crate) fn leave(&mut self, gone: Sub) {
+        if gone.shared && !gone.forms.is_empty() {
+            self.left.push(gone);
         }
     }
 

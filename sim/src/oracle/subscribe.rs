@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE. [S-55]
 
 use super::state::{Form, Sub, SubRequest, UnsubRequest};
-use super::{Oracle, Verdict, insist};
+use super::{Oracle, SessionId, Verdict, insist};
 use crate::topics;
 use crate::wire::Filter;
 use crate::world::NetId;
@@ -17,6 +17,9 @@ impl Oracle {
         let sid = self.session_of(net)?;
         let asked = filters.iter().map(|f| (f.text.clone(), f.qos)).collect();
         self.conn_mut(net).subs_due.push(SubRequest { pid, filters: asked });
+        if self.id_in_use(net, sid, pid) {
+            return Ok(()); // nothing of it is done
+        }
         let now = self.now;
         for f in filters {
             let (group, filter) = topics::split_share(&f.text);
@@ -38,6 +41,11 @@ impl Oracle {
                 must_replay: plain && (f.rh == 0 || f.rh == 1 && !old),
             };
             self.start_replay(sid, filter, &form);
+            if !plain && f.qos == 0 {
+                // What comes back from others may come to this one, and be lost.
+                let of_group = self.groups.iter_mut().filter(|((name, _), _)| *name == f.text);
+                of_group.for_each(|(_, msg)| msg.lossy = true);
+            }
             let subs = &mut self.sessions[sid].subs;
             match at {
                 Some(i) => subs[i].forms.push(form),
@@ -54,6 +62,17 @@ impl Oracle {
         Ok(())
     }
 
+    /// Whether a QoS 2 publish of a version 5 client has a packet id, for certain. A client that
+    /// reads the CONNACKs of its own race in another order than they were written believes in
+    /// another session than the server, and may use it.
+    pub(super) fn id_in_use(&mut self, net: NetId, sid: SessionId, pid: u16) -> bool {
+        let in_use = self.conn(net).version() == 5 && self.sessions[sid].in_qos2.contains_key(&pid);
+        if in_use {
+            self.conn_mut(net).in_use.insert(pid);
+        }
+        in_use && self.sessions[sid].in_qos2[&pid]
+    }
+
     pub(super) fn suback_out(&mut self, net: NetId, pid: u16, codes: &[u8]) -> Verdict {
         let sid = self.session_of(net)?;
         let conn = self.conn_mut(net);
@@ -68,7 +87,8 @@ impl Oracle {
             request.filters.len()
         );
         for ((text, qos), code) in request.filters.iter().zip(codes) {
-            let refusable = self.rules.pressure && *code >= 0x80;
+            let in_use = *code == 0x91 && self.conn(net).in_use.contains(&pid);
+            let refusable = self.rules.pressure && *code >= 0x80 || in_use;
             insist!(
                 code == qos || refusable,
                 "granted-qos",
@@ -88,13 +108,21 @@ impl Oracle {
                 }
                 continue;
             }
+            if subs[i].shared && !subs[i].certain() {
+                // When all others ended meanwhile, unheard, the group ended with them. [S-66]
+                self.group_left(sid, text);
+            }
+            let subs = &mut self.sessions[sid].subs;
             if let Some(f) = subs[i].forms.iter().position(|f| f.pid == pid && !f.acked) {
                 // Earlier forms are replaced; later ones are still open.
-                subs[i].forms.drain(..f);
+                let forms = subs[i].forms.drain(..f).collect();
+                let earlier = Sub { forms, ..subs[i].clone() };
                 subs[i].forms[0].acked = true;
                 let form = subs[i].forms[0].clone();
                 let filter = subs[i].filter.clone();
-                if !subs[i].leaving {
+                let leaving = subs[i].leaving;
+                self.sessions[sid].leave(earlier);
+                if !leaving {
                     self.require_replay(sid, &filter, text, &form);
                 }
             }
@@ -104,6 +132,11 @@ impl Oracle {
 
     pub(super) fn unsubscribe_in(&mut self, net: NetId, pid: u16, filters: &[String]) -> Verdict {
         let sid = self.session_of(net)?;
+        if self.id_in_use(net, sid, pid) {
+            let expected = filters.iter().map(|text| (text.clone(), Some(0x91))).collect();
+            self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, filters: expected });
+            return Ok(());
+        }
         let mut expected = Vec::new();
         for text in filters {
             let subs = &mut self.sessions[sid].subs;
@@ -149,9 +182,13 @@ impl Oracle {
                 "UNSUBSCRIBE {text} of #{net} was answered {code:?} instead of {expected:?}"
             );
             // The barrier: what is read from now on does not match it. [MQTT-3.10.4-2]
+            if *expected == Some(0x91) {
+                continue;
+            }
             let s = &mut self.sessions[sid];
             if let Some(i) = s.subs.iter().position(|s| s.text == *text && s.leaving) {
-                s.subs.remove(i);
+                let gone = s.subs.remove(i);
+                s.leave(gone);
             }
         }
         Ok(())

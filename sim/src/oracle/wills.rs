@@ -120,7 +120,8 @@ impl Oracle {
         let msg = &self.msgs[&id];
         let s = &self.sessions[sid];
         let subs = s.subs.iter().filter(|sub| topics::matches(&sub.filter, &msg.topic));
-        let more = subs.filter(|s| s.shared).count() as u32;
+        let left = s.left.iter().filter(|sub| topics::matches(&sub.filter, &msg.topic));
+        let more = (subs.filter(|s| s.shared).count() + left.count()) as u32;
         let watches = self.watchers.contains(&s.device);
         let mask = s.subs.iter().flat_map(|s| &s.forms).fold(0, |mask, f| mask | 1 << f.qos);
         insist!(
