@@ -13,7 +13,7 @@ const KEPT_MAX: u64 = 32 << 20;
 #[test]
 #[ignore = "17,400 connections: run tests/limits/run.sh"]
 fn seventeen_thousand_idle_connections_do_not_disturb_traffic() {
-    let broker = Broker::start(26_301, 2);
+    let broker = Broker::start(24_001, 2);
     // Each message of 200 pairs arrives once and in order beside 17,000 that only ping.
     let traffic = "pair -c 200 --idle 17000 -k 10 --hold 12 -F 8 --quiet";
     for qos in [0, 1, 2] {
@@ -28,7 +28,7 @@ fn seventeen_thousand_idle_connections_do_not_disturb_traffic() {
 #[test]
 #[ignore = "60,000 connections: run tests/limits/run.sh"]
 fn sixty_thousand_idle_connections_fit_through_several_rings() {
-    let broker = Broker::start(26_302, 2);
+    let broker = Broker::start(24_002, 2);
     if broker.is_peer() {
         println!("skipped: another broker has no more connections than descriptors");
         return;
@@ -52,7 +52,7 @@ fn sixty_thousand_idle_connections_fit_through_several_rings() {
 #[test]
 #[ignore = "200,000 connections, one after another: run tests/limits/run.sh"]
 fn two_hundred_thousand_connections_that_came_and_went_leave_nothing() {
-    let broker = Broker::start(26_303, 2);
+    let broker = Broker::start(24_003, 2);
     // What is set up once, and what the allocator keeps for 1000 at a time, does not count.
     let churn = "conn -c 1000 -t limits/%i --settle 2 --quiet";
     for end in ["disconnect", "fin", "rst"] {
