@@ -19,7 +19,7 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 die() { echo "tests/guest: $*" >&2; exit 1; }
 for program in qemu-system-x86_64 mosquitto_pub mosquitto_sub dpkg-deb apt-get; do
-    command -v "$program" >/dev/null || die "$program is missing (Debian: qemu-system-x86 mosquitto-clients dpkg apt)"
+    command -v "$program" >/dev/null || die "$program is missing (Debian has it)"
 done
 mkdir -p "$cache"
 
