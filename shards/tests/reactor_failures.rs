@@ -69,10 +69,12 @@ fn ending_a_connection_never_ends_the_next_one_in_its_slot() {
         let done = AtomicBool::new(false);
         std::thread::scope(|s| {
             let enders: Vec<_> = (0..2u8)
-                .map(|ender| s.spawn({
-                    let node = &node;
-                    move || end_again_and_again(node, ender)
-                }))
+                .map(|ender| {
+                    s.spawn({
+                        let node = &node;
+                        move || end_again_and_again(node, ender)
+                    })
+                })
                 .collect();
             for _ in 0..2 {
                 s.spawn(|| {

@@ -193,7 +193,7 @@ fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
     );
     let mut command = Command::new(program);
     command
-        .args(["serve", "--listen", &format!("tcp://127.0.0.1:{port}")])
+        .args(["serve", "--set", &format!("listeners.0.url=\"tcp://127.0.0.1:{port}\"")])
         .args(["--shards", &shards.to_string(), "--log", "warn"])
         .args(["--set", &format!("node.name={NODE}"), "--set", "sys.interval_s=1"])
         .arg("--data-dir")

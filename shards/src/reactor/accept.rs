@@ -68,7 +68,14 @@ impl Acceptor {
             .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
             .collect();
         let multishot_room = backlogs.saturating_add(MULTISHOT_MARGIN);
-        Self { listeners, stopped: false, multishot_room, retry_at_ms: 0, unasked: VecDeque::new(), ask_at_ms: 0 }
+        Self {
+            listeners,
+            stopped: false,
+            multishot_room,
+            retry_at_ms: 0,
+            unasked: VecDeque::new(),
+            ask_at_ms: 0,
+        }
     }
 
     /// Pauses or resumes; false when there is no such listener.
