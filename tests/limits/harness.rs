@@ -42,12 +42,26 @@ impl Broker {
     /// When it does not start: there is nothing to test then.
     #[must_use]
     pub fn start(port: u16, shards: usize) -> Self {
+        Self::start_with(port, shards, &[])
+    }
+
+    /// The same with settings of the configuration, each `section.key=value`.
+    ///
+    /// # Panics
+    /// As above.
+    #[must_use]
+    pub fn start_with(port: u16, shards: usize, settings: &[&str]) -> Self {
         let folder =
             std::env::temp_dir().join(format!("ringmain-limits-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the broker");
         let peer = std::env::var("RINGMAIN_LIMITS_BROKER").is_ok_and(|b| b == "mosquitto");
         let mut command =
             if peer { mosquitto(port, &folder) } else { ringmain(port, shards, &folder) };
+        if !peer {
+            for setting in settings {
+                command.args(["--set", setting]);
+            }
+        }
         let child = command
             .stdin(Stdio::null())
             .spawn()
@@ -61,6 +75,23 @@ impl Broker {
     #[must_use]
     pub fn is_peer(&self) -> bool {
         self.peer
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Has the broker end, which it must do as one that is well: with status 0.
+    ///
+    /// # Panics
+    /// When it has ended before, or ends otherwise.
+    pub fn stop(mut self) {
+        assert!(matches!(self.child.try_wait(), Ok(None)), "the broker still runs");
+        self.terminate();
+        let status = self.child.wait().expect("our own child");
+        assert!(status.success(), "the broker ended with {status}");
     }
 
     /// Runs `ringmain-load` with these arguments against the broker.
@@ -94,16 +125,25 @@ impl Broker {
     /// # Errors
     /// When the connection breaks.
     pub fn connections(&self, expected: u64) -> io::Result<u64> {
-        let topic = format!("$SYS/brokers/{NODE}/stats/connections/count");
+        self.sys("stats/connections/count", |n| n == expected)
+    }
+
+    /// A number below `$SYS/brokers/NODE/`, once it is as expected or after 15 s.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn sys(&self, name: &str, expected: impl Fn(u64) -> bool) -> io::Result<u64> {
+        let topic = format!("$SYS/brokers/{NODE}/{name}");
         let mut client = Client::connect(self.port)?;
         client.subscribe(&topic)?;
         let until = Instant::now() + Duration::from_secs(15);
-        let mut last = u64::MAX;
-        while last != expected && Instant::now() < until {
+        loop {
             let text = client.next_payload()?;
-            last = text.trim().parse().map_err(|_| io::Error::other(text))?;
+            let last = text.trim().parse().map_err(|_| io::Error::other(text))?;
+            if expected(last) || Instant::now() >= until {
+                return Ok(last);
+            }
         }
-        Ok(last)
     }
 
     fn wait_until_it_accepts(&mut self) {
@@ -119,10 +159,18 @@ impl Broker {
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
+impl Broker {
+    fn terminate(&self) {
         // SAFETY: our own child, not reaped yet, so the pid is its.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.terminate();
+        }
         let until = Instant::now() + Duration::from_secs(15);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             sleep(Duration::from_millis(20));
@@ -145,7 +193,7 @@ fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
     );
     let mut command = Command::new(program);
     command
-        .args(["serve", "--listen", &format!("tcp://127.0.0.1:{port}")])
+        .args(["serve", "--set", &format!("listeners.0.url=\"tcp://127.0.0.1:{port}\"")])
         .args(["--shards", &shards.to_string(), "--log", "warn"])
         .args(["--set", &format!("node.name={NODE}"), "--set", "sys.interval_s=1"])
         .arg("--data-dir")

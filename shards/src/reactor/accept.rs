@@ -4,6 +4,7 @@
 //! so by multishot; close to its bound it switches to single accepts, no more of them than there is
 //! room, because a multishot accept that meets a full table throws the accepted connection away.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -26,6 +27,11 @@ const MULTISHOT_MARGIN: u32 = 1024;
 const SINGLES_MAX: u32 = 32;
 /// Pause after the kernel ran out of descriptors or memory.
 const RETRY_MS: u64 = 10;
+/// A new connection whose address cannot be asked for (no descriptor number is free) is given up
+/// after this long: the machine does not know it yet, so nobody else would time it out.
+const ASK_MAX_MS: u64 = 5000;
+/// Connections asked about again at a time.
+const ASK_AGAIN_MAX: usize = 256;
 /// IORING_FILE_INDEX_ALLOC as `opcode::FilesUpdate` takes it.
 const ALLOC_SLOT: i32 = -1;
 
@@ -35,6 +41,9 @@ pub(super) struct Acceptor {
     stopped: bool,
     multishot_room: u32,
     retry_at_ms: u64,
+    /// New connections that wait for a descriptor number.
+    unasked: VecDeque<ConnId>,
+    ask_at_ms: u64,
 }
 
 struct Listener {
@@ -59,7 +68,14 @@ impl Acceptor {
             .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
             .collect();
         let multishot_room = backlogs.saturating_add(MULTISHOT_MARGIN);
-        Self { listeners, stopped: false, multishot_room, retry_at_ms: 0 }
+        Self {
+            listeners,
+            stopped: false,
+            multishot_room,
+            retry_at_ms: 0,
+            unasked: VecDeque::new(),
+            ask_at_ms: 0,
+        }
     }
 
     /// Pauses or resumes; false when there is no such listener.
@@ -74,9 +90,11 @@ impl Acceptor {
         }
     }
 
-    /// When accepting may be tried again, or `u64::MAX`.
+    /// When accepting or asking may be tried again, or `u64::MAX`.
     pub(super) fn retry_ms(&self) -> u64 {
-        if self.retry_at_ms == 0 { u64::MAX } else { self.retry_at_ms }
+        let accept = if self.retry_at_ms == 0 { u64::MAX } else { self.retry_at_ms };
+        let ask = if self.unasked.is_empty() { u64::MAX } else { self.ask_at_ms };
+        accept.min(ask)
     }
 }
 
@@ -122,8 +140,7 @@ impl<M: Machine> NetTask<M> {
         net.on_misc_done(id);
         if result < 0 {
             if matches!(-result, libc::EMFILE | libc::ENFILE) && net.is_opening(id) {
-                net.shared.stats(net.me).accept_no_descriptors.inc();
-                return net.install(id, Kind::InstallForPeer); // numbers come back within a turn
+                return net.ask_later(id);
             }
             return net.drop_unopened(id);
         }
@@ -160,6 +177,7 @@ impl<M: Machine> NetTask<M> {
             return self.net.try_finish(id);
         }
         conn.phase = Phase::Open;
+        conn.cold = None;
         let peer = Peer { addr, listener: conn.listener };
         self.net.want_arm(id);
         self.feed(Input::Open { conn: id, peer });
@@ -167,8 +185,44 @@ impl<M: Machine> NetTask<M> {
 }
 
 impl Net {
+    /// No descriptor number is free for a moment. The numbers of other new connections come back
+    /// within a turn; those that something else holds, nobody knows when.
+    fn ask_later(&mut self, id: ConnId) {
+        self.shared.stats(self.me).accept_no_descriptors.inc();
+        let now = self.now.mono_ms();
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.cold.is_none() {
+            conn.cold = Some(Box::new(Cold::Unasked { give_up_ms: now + ASK_MAX_MS }));
+        }
+        let acceptor = &mut self.acceptor;
+        if acceptor.unasked.is_empty() {
+            acceptor.ask_at_ms = now + RETRY_MS;
+        }
+        acceptor.unasked.push_back(id);
+    }
+
+    /// Asks again for those that wait, a few at a time: the first answers show whether it helps.
+    fn ask_again(&mut self) {
+        let now = self.now.mono_ms();
+        if self.acceptor.unasked.is_empty() || now < self.acceptor.ask_at_ms {
+            return;
+        }
+        self.acceptor.ask_at_ms = now + RETRY_MS;
+        for _ in 0..self.acceptor.unasked.len().min(ASK_AGAIN_MAX) {
+            let Some(id) = self.acceptor.unasked.pop_front() else { return };
+            let Some(conn) = self.conns.get(id).filter(|c| c.phase == Phase::Opening) else {
+                continue; // the node stops
+            };
+            match conn.cold.as_deref() {
+                Some(Cold::Unasked { give_up_ms }) if now >= *give_up_ms => self.drop_unopened(id),
+                _ => self.install(id, Kind::InstallForPeer),
+            }
+        }
+    }
+
     /// Arms, switches and cancels accepts, after each turn.
     pub(super) fn drive_accepts(&mut self) {
+        self.ask_again();
         if self.acceptor.retry_at_ms != 0 {
             if self.now.mono_ms() < self.acceptor.retry_at_ms {
                 return;

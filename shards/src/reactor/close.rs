@@ -163,17 +163,28 @@ impl Net {
             return;
         }
         conn.phase = Phase::Ending;
-        if conn.has(flag::RECV | flag::SEND) {
-            conn.misc += 1;
-            let (ring, slot) = (conn.ring, conn.slot);
-            let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
-            let entry = opcode::AsyncCancel2::new(all)
-                .build()
-                .user_data(token::of_conn(Kind::CancelAll, id));
-            // SAFETY: points to no memory.
-            unsafe { self.submit(ring, entry) }
+        let recv = conn.has(flag::RECV);
+        let send = conn.has(flag::SEND);
+        if recv {
+            self.cancel(id, Kind::Recv);
+        }
+        if send {
+            self.cancel(id, Kind::Send);
         }
         self.try_finish(id);
+    }
+
+    /// Cancels one operation, by its token: by descriptor, the kernel would look at every operation
+    /// that waits on the ring, one for each of its connections (330 µs at 30,000).
+    fn cancel(&mut self, id: ConnId, kind: Kind) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.misc += 1;
+        let ring = conn.ring;
+        let entry = opcode::AsyncCancel::new(token::of_conn(kind, id))
+            .build()
+            .user_data(token::of_conn(Kind::Cancel, id));
+        // SAFETY: points to no memory.
+        unsafe { self.submit(ring, entry) }
     }
 
     /// Closes the descriptor of an ending connection that is quiet.

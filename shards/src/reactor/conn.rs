@@ -106,6 +106,11 @@ pub(super) enum Cold {
     /// The ordinary descriptor of a connection that is being registered; the kernel puts the slot
     /// into the first, the second keeps the descriptor.
     Registering([i32; 2], std::net::SocketAddr),
+    /// No descriptor number was free to ask for its address with.
+    Unasked {
+        /// When it is closed unless one became free.
+        give_up_ms: u64,
+    },
     /// On its way to another shard.
     Moving {
         /// What goes along.

@@ -122,7 +122,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Whether all shards serve: false once the node was asked to stop or a shard has failed.
+    /// Whether all shards serve: false once the node was asked to stop or a shard has failed, which
+    /// ends the others too.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.shared.stage() == Stage::Running && self.shared.alive() == self.handles.len()
@@ -186,7 +187,7 @@ impl Node {
             let ended = match thread.join() {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(e)) => Err(format!("shard {ix}: {e}")),
-                Err(e) => Err(format!("shard {ix}: {e}")),
+                Err(e) => Err(format!("shard {ix}: {}", why_ended(&e))),
             };
             result = result.and(ended);
         }
@@ -199,6 +200,17 @@ impl Node {
         drop(self.join());
         error
     }
+}
+
+/// What a thread that did not end by itself said last.
+fn why_ended(error: &glommio::GlommioError<()>) -> String {
+    use glommio::{BuilderErrorKind, GlommioError};
+    let GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(panic)) = error else {
+        return error.to_string();
+    };
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a fault in the broker: {}", said.unwrap_or("it panicked"))
 }
 
 impl Drop for Node {

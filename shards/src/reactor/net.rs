@@ -213,7 +213,7 @@ impl<M: Machine> NetTask<M> {
             Kind::Recv => self.on_recv(ring, id, cqe),
             Kind::Send => self.on_send(id, cqe.result()),
             Kind::InstallForShutdown => self.net.on_installed_for_shutdown(id, cqe.result()),
-            Kind::Shutdown | Kind::Disconnect | Kind::CancelAll => self.net.on_misc_done(id),
+            Kind::Shutdown | Kind::Disconnect | Kind::Cancel => self.net.on_misc_done(id),
             Kind::SendFd => self.net.on_fd_sent(id, cqe.result()),
             Kind::Close => self.on_closed(id),
             _ => unreachable!("handled above"),

@@ -35,12 +35,14 @@ pub(super) struct Shared {
     alive: AtomicUsize,
 }
 
-/// Counts a shard as alive for as long as it exists.
+/// Counts a shard as alive for as long as it exists. With it ends the node: a shard ends when it was
+/// told to or when it failed, and the others cannot go on without the sessions that live on it.
 pub(super) struct Alive(Arc<Shared>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
         self.0.alive.fetch_sub(1, Ordering::Relaxed);
+        self.0.advance(Stage::Stopping);
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) enum Kind {
     Shutdown,
     /// Disconnect: RST.
     Disconnect,
-    /// Cancel of all that is in flight on a connection.
-    CancelAll,
+    /// Cancel of a receive or send of a connection that ends.
+    Cancel,
     /// Send of a descriptor to another ring.
     SendFd,
     /// Close of a direct descriptor.
@@ -58,7 +58,7 @@ const KINDS: [Kind; 17] = [
     Kind::InstallForShutdown,
     Kind::Shutdown,
     Kind::Disconnect,
-    Kind::CancelAll,
+    Kind::Cancel,
     Kind::SendFd,
     Kind::Close,
     Kind::PollWake,
