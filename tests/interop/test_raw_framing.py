@@ -301,9 +301,7 @@ def test_a_subscribe_or_unsubscribe_without_filters_is_a_protocol_error(broker, 
 
 @pytest.mark.parametrize("flags", [0x03, 0x0A, 0x22, 0x1E, 0x1A, 0x2A], ids=lambda f: f"{f:#04x}")
 def test_w10_inconsistent_connect_flags_are_malformed(broker, name, version, flags):
-    """W10: reserved bit; will QoS or retain without will; will QoS 3. [MQTT-3.1.2-3]
-
-    [MQTT-3.1.2-11] [MQTT-3.1.2-12] [MQTT-3.1.2-13]"""
+    """W10: reserved bit; will QoS or retain without will; will QoS 3. [MQTT-3.1.2-3] [MQTT-3.1.2-11] [MQTT-3.1.2-12] [MQTT-3.1.2-13]"""
     will = wire.Will("a", b"x") if flags & 4 else None
     with wire.RawClient(broker, version) as raw:
         raw.send(wire.connect(name, version, flags=flags, will=will))

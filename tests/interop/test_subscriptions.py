@@ -51,7 +51,7 @@ MATCHING = [
 
 @pytest.mark.parametrize(("topic_filter", "topic", "matches"), MATCHING)
 def test_s50_topic_matching(broker, name, version, topic_filter, topic, matches):
-    """S-50, P12. [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT311-4.7.1-3] [MQTT-4.7.3-4]"""
+    """S-50, P12. [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-4]"""
     topic_filter, topic = topic_filter.replace("{n}", name), topic.replace("{n}", name)
     with wire.RawClient(broker, version) as s, wire.RawClient(broker, version) as p:
         s.open(f"{name}s")
