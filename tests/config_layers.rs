@@ -270,11 +270,6 @@ fn impossible_relations_are_errors_where_they_were_written() {
             "F:3: mqtt.server_keep_alive_s: keep_alive_min_s (20) must not be above server_keep_alive_s (10)",
         ),
         (
-            "[mqtt]\nmax_session_expiry_s = 10",
-            "F:2: mqtt.max_session_expiry_s: default_session_expiry_v3_s (7200) must not be above \
-             max_session_expiry_s (10)",
-        ),
-        (
             "[mqtt]\nmessage_expiry_default_s = 20\nmessage_expiry_max_s = 10",
             "F:3: mqtt.message_expiry_max_s: message_expiry_default_s (20) must not be above \
              message_expiry_max_s (10)",

@@ -1,11 +1,9 @@
 //! The engine's tables against the candidates that they were chosen from (decision records 0010 to
 //! 0013). `cargo bench -p ringmain-shards --bench tables [-- route|subs|wheel|retained] [millions]`
 
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use ringmain_mqtt::QoS;
 use ringmain_shards::engine::ids::{ShardId, ShardSet};
-use ringmain_shards::engine::message::{Message, Outgoing};
+use ringmain_shards::engine::message::Outgoing;
 use ringmain_shards::engine::retained::{RetainedCursor, RetainedStore};
 use ringmain_shards::engine::route::RouteTable;
 use ringmain_shards::engine::subs::{SubIndex, SubOpts};

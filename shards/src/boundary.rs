@@ -27,6 +27,9 @@ pub enum Control {
     Reload(Arc<EngineConfig>),
     /// The memory sampler moved over or under a watermark.
     Pressure(Pressure),
+    /// The process has few ordinary descriptors left (or enough again): new connections are refused.
+    /// (L05)
+    DescriptorsScarce(bool),
     /// Close every connection with DISCONNECT 0x8B (version 5), then publish wills, then answer
     /// [`Event::Drained`]. [S-20]
     Drain,

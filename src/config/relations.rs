@@ -57,7 +57,6 @@ impl Check<'_> {
                 ("memory_critical_bytes", limits.memory_critical_bytes),
             );
         }
-        self.power_of_two("limits.mailbox_batches", limits.mailbox_batches);
         let refuse = ("lag_refuse_ms", u64::from(overload.lag_refuse_ms));
         let drop = ("lag_drop_qos0_ms", u64::from(overload.lag_drop_qos0_ms));
         let pause = ("lag_pause_ms", u64::from(overload.lag_pause_ms));
@@ -69,12 +68,6 @@ impl Check<'_> {
         let reactor = &config.reactor;
         self.power_of_two("reactor.recv_buffers_per_ring", reactor.recv_buffers_per_ring);
         self.power_of_two("reactor.cq_entries", reactor.cq_entries);
-        self.power_of_two("reactor.sq_entries", reactor.sq_entries);
-        self.at_most(
-            "reactor",
-            ("sq_entries", u64::from(reactor.sq_entries)),
-            ("cq_entries", u64::from(reactor.cq_entries)),
-        );
         let [shards, rings, each, wanted] = [
             config.node.shards,
             reactor.rings_per_shard,
@@ -109,9 +102,6 @@ impl Check<'_> {
         let min = keep_alive("keep_alive_min_s", mqtt.keep_alive_min_s);
         let max = keep_alive("keep_alive_max_s", mqtt.keep_alive_max_s);
         let server = keep_alive("server_keep_alive_s", mqtt.server_keep_alive_s);
-        let default_expiry =
-            ("default_session_expiry_v3_s", u64::from(mqtt.default_session_expiry_v3_s));
-        let max_expiry = ("max_session_expiry_s", u64::from(mqtt.max_session_expiry_s));
         let message_default =
             ("message_expiry_default_s", u64::from(mqtt.message_expiry_default_s));
         let message_max = ("message_expiry_max_s", u64::from(mqtt.message_expiry_max_s));
@@ -119,7 +109,6 @@ impl Check<'_> {
             (true, min, max),
             (server.1 > 0, min, server),
             (server.1 > 0, server, max),
-            (true, default_expiry, max_expiry),
             (message_max.1 > 0, message_default, message_max),
         ];
         for (applies, low, high) in pairs {

@@ -1,4 +1,7 @@
 //! From the configuration file's terms to those of the data plane.
+//!
+//! Sections are taken apart without `..`: a key that is new to the schema does not compile until it is
+//! given to somebody, or the comment at its `_` says who else takes it. No key does nothing.
 
 use ringmain_mqtt::QoS;
 use ringmain_shards::engine::config as engine;
@@ -8,62 +11,187 @@ use crate::config::{self, Config};
 
 /// What the engines are told.
 pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
-    let compat = |form| c.sys.compat.contains(&form);
+    let Config {
+        node,
+        log: _,
+        mqtt: m,
+        shared,
+        retained,
+        limits,
+        overload,
+        reactor: _,
+        sys,
+        listeners,
+    } = c; // [log] is the root's, [reactor] in `node_config`
+    let config::Node {
+        name,
+        data_dir: _,          // nothing is stored yet
+        shards: _,            // node_config
+        hash_seed: _,         // NodeShared, in `start`
+        pin_cores: _,         // node_config
+        shutdown_grace_ms: _, // the root
+    } = node;
     engine::EngineConfig {
-        node: c.node.name.clone(),
+        node: name.clone(),
         sysdescr: "Ringmain MQTT broker".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        listeners: c.listeners.iter().map(listener).collect(),
-        mqtt: mqtt(&c.mqtt),
-        shared: engine::SharedConfig {
-            strategy: strategy(c.shared.strategy),
-            group_strategies: c
-                .shared
-                .group_strategies
-                .iter()
-                .map(|(group, s)| (group.clone(), strategy(*s)))
-                .collect(),
-            redispatch: match c.shared.redispatch {
-                config::Redispatch::Immediate => engine::Redispatch::Immediate,
-                config::Redispatch::OnSessionEnd => engine::Redispatch::OnSessionEnd,
-            },
-            max_group_queue_len: c.shared.max_group_queue_len,
+        listeners: listeners.iter().map(listener).collect(),
+        mqtt: mqtt(m),
+        shared: shared_config(shared),
+        retained: retained_config(retained),
+        limits: limit_config(limits),
+        overload: overload_config(overload),
+        sys: sys_config(sys),
+    }
+}
+
+fn shared_config(s: &config::Shared) -> engine::SharedConfig {
+    let config::Shared {
+        strategy: all,
+        group_strategies,
+        sticky_pick,
+        redispatch,
+        max_group_queue_len,
+        max_group_queue_bytes,
+    } = s;
+    engine::SharedConfig {
+        strategy: strategy(*all),
+        group_strategies: group_strategies
+            .iter()
+            .map(|(group, s)| (group.clone(), strategy(*s)))
+            .collect(),
+        sticky_pick: match sticky_pick {
+            config::StickyPick::Random => engine::StickyPick::Random,
+            config::StickyPick::Local => engine::StickyPick::Local,
+            config::StickyPick::HashClientId => engine::StickyPick::HashClientId,
+            config::StickyPick::HashTopic => engine::StickyPick::HashTopic,
         },
-        retained: engine::RetainedConfig {
-            max_messages: c.retained.max_messages.into(),
-            max_payload_bytes: c.retained.max_payload_bytes,
-            reject_oversized: c.retained.reject_oversized,
-            default_expiry_s: c.retained.default_expiry_s,
-            stop_publish_clear_msg: c.retained.stop_publish_clear_msg,
+        redispatch: match redispatch {
+            config::Redispatch::Immediate => engine::Redispatch::Immediate,
+            config::Redispatch::OnSessionEnd => engine::Redispatch::OnSessionEnd,
         },
-        limits: engine::LimitConfig {
-            max_connections: c.limits.max_connections,
-            out_buffer_bytes: c.limits.out_buffer_bytes_max,
-            slow_consumer_policy: match c.limits.slow_consumer_policy {
-                config::SlowConsumerPolicy::DropQos0 => engine::SlowConsumerPolicy::DropQos0,
-                config::SlowConsumerPolicy::Disconnect => engine::SlowConsumerPolicy::Disconnect,
-            },
-            slow_consumer_grace_s: c.limits.slow_consumer_grace_s,
+        max_group_queue_len: *max_group_queue_len,
+        max_group_queue_bytes: *max_group_queue_bytes,
+    }
+}
+
+fn retained_config(r: &config::Retained) -> engine::RetainedConfig {
+    let config::Retained {
+        max_messages,
+        max_payload_bytes,
+        max_bytes,
+        default_expiry_s,
+        reject_oversized,
+        stop_publish_clear_msg,
+        page_messages,
+    } = r;
+    engine::RetainedConfig {
+        max_messages: (*max_messages).into(),
+        max_bytes: *max_bytes,
+        page_messages: *page_messages as usize,
+        max_payload_bytes: *max_payload_bytes,
+        reject_oversized: *reject_oversized,
+        default_expiry_s: *default_expiry_s,
+        stop_publish_clear_msg: *stop_publish_clear_msg,
+    }
+}
+
+fn limit_config(l: &config::Limits) -> engine::LimitConfig {
+    let config::Limits {
+        max_connections,
+        max_connection_rate_per_s,
+        max_sessions,
+        max_routes,
+        max_handshakes_per_shard,
+        memory_high_bytes: _,     // the watcher, `marks`
+        memory_critical_bytes: _, // the watcher, `marks`
+        max_queued_bytes,
+        out_buffer_bytes_max,
+        slow_consumer_policy,
+        slow_consumer_grace_s,
+        mailbox_batches: _, // node_config
+    } = l;
+    engine::LimitConfig {
+        max_connections: *max_connections,
+        max_connection_rate_per_s: *max_connection_rate_per_s,
+        max_handshakes_per_shard: *max_handshakes_per_shard,
+        max_sessions: *max_sessions,
+        max_routes: *max_routes,
+        max_queued_bytes: *max_queued_bytes,
+        out_buffer_bytes: *out_buffer_bytes_max,
+        slow_consumer_policy: match slow_consumer_policy {
+            config::SlowConsumerPolicy::DropQos0 => engine::SlowConsumerPolicy::DropQos0,
+            config::SlowConsumerPolicy::Disconnect => engine::SlowConsumerPolicy::Disconnect,
         },
-        sys: engine::SysConfig {
-            interval_s: c.sys.interval_s,
-            heartbeat_s: c.sys.heartbeat_s,
-            client_events: true,
-            v4_dots: compat(config::SysCompat::V4Dots),
-            faq_singular: compat(config::SysCompat::FaqSingular),
-        },
+        slow_consumer_grace_s: *slow_consumer_grace_s,
+    }
+}
+
+fn overload_config(o: &config::Overload) -> engine::OverloadConfig {
+    let config::Overload {
+        enabled,
+        check_interval_ms, // the watcher uses it too
+        lag_refuse_ms,
+        lag_drop_qos0_ms,
+        lag_pause_ms,
+        descriptors_high_percent: _, // the watcher
+        recovery_ms,
+    } = o;
+    engine::OverloadConfig {
+        enabled: *enabled,
+        check_interval_ms: *check_interval_ms,
+        lag_refuse_ms: *lag_refuse_ms,
+        lag_drop_qos0_ms: *lag_drop_qos0_ms,
+        lag_pause_ms: *lag_pause_ms,
+        recovery_ms: *recovery_ms,
+    }
+}
+
+fn sys_config(s: &config::Sys) -> engine::SysConfig {
+    let config::Sys { interval_s, heartbeat_s, client_events, compat } = s;
+    engine::SysConfig {
+        interval_s: *interval_s,
+        heartbeat_s: *heartbeat_s,
+        client_events: *client_events,
+        v4_dots: compat.contains(&config::SysCompat::V4Dots),
+        faq_singular: compat.contains(&config::SysCompat::FaqSingular),
     }
 }
 
 fn listener(l: &config::Listener) -> engine::ListenerConfig {
+    let config::Listener {
+        name,
+        url: _,      // socket
+        optional: _, // `openable`
+        backlog: _,  // socket
+        max_connections,
+        max_connection_rate_per_s,
+        max_connections_per_ip,
+        max_connection_rate_per_ip_per_s,
+        connection_rate_mode,
+        accept_protocol_versions,
+        nodelay: _,                  // socket
+        send_buffer_bytes: _,        // socket
+        receive_buffer_bytes: _,     // socket
+        tcp_keepalive_s: _,          // socket
+        tcp_keepalive_interval_s: _, // socket
+        tcp_keepalive_probes: _,     // socket
+        tcp_user_timeout_ms: _,      // socket
+        mqtt: own,
+        mqtt_overrides,
+    } = l;
     engine::ListenerConfig {
-        name: l.name.clone(),
-        accept_protocol_versions: l.accept_protocol_versions.clone(),
-        max_connections: l.max_connections,
-        max_connection_rate_per_s: l.max_connection_rate_per_s,
-        max_connections_per_ip: l.max_connections_per_ip,
-        max_connection_rate_per_ip_per_s: l.max_connection_rate_per_ip_per_s,
-        mqtt: (!l.mqtt_overrides.is_empty()).then(|| Box::new(mqtt(&l.mqtt))),
+        name: name.clone(),
+        accept_protocol_versions: accept_protocol_versions.clone(),
+        max_connections: *max_connections,
+        max_connection_rate_per_s: *max_connection_rate_per_s,
+        connection_rate_mode: match connection_rate_mode {
+            config::ConnectionRateMode::Wait => engine::RateMode::Wait,
+            config::ConnectionRateMode::Reset => engine::RateMode::Reset,
+        },
+        max_connections_per_ip: *max_connections_per_ip,
+        max_connection_rate_per_ip_per_s: *max_connection_rate_per_ip_per_s,
+        mqtt: (!mqtt_overrides.is_empty()).then(|| Box::new(mqtt(own))),
     }
 }
 
@@ -82,66 +210,115 @@ fn strategy(s: config::ShareStrategy) -> engine::Strategy {
 }
 
 fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
+    let config::Mqtt {
+        max_packet_size_bytes,
+        max_client_id_len,
+        max_topic_levels,
+        max_qos,
+        retain_available,
+        wildcard_subscription_available,
+        subscription_identifiers_available,
+        shared_subscription_available,
+        max_topic_alias,
+        topic_alias_out_max,
+        receive_maximum,
+        keep_alive_min_s,
+        keep_alive_max_s,
+        keep_alive_v3_policy,
+        keep_alive_multiplier,
+        server_keep_alive_s,
+        connect_timeout_ms,
+        max_session_expiry_s,
+        default_session_expiry_v3_s,
+        max_inflight,
+        max_mqueue_len,
+        max_mqueue_bytes,
+        max_mqueue_age_s,
+        mqueue_drop_policy,
+        mqueue_store_qos0,
+        mqueue_priorities,
+        mqueue_default_priority,
+        max_awaiting_rel,
+        await_rel_timeout_s,
+        retry_interval_s,
+        max_subscriptions,
+        upgrade_qos,
+        ignore_loop_deliver,
+        strict_utf8,
+        lenient_remaining_length,
+        lenient_receive_maximum,
+        lenient_v31_client_id,
+        deny_action,
+        check_payload_format,
+        message_expiry_default_s,
+        message_expiry_max_s,
+        response_information,
+        server_reference,
+        max_connection_lifetime_s,
+        overlap,
+        use_username_as_client_id,
+    } = m;
     engine::MqttConfig {
-        max_packet_size: m.max_packet_size_bytes,
-        max_client_id_len: m.max_client_id_len,
-        max_topic_levels: m.max_topic_levels,
-        max_qos: QoS::from_bits(m.max_qos).unwrap_or(QoS::ExactlyOnce),
-        retain_available: m.retain_available,
-        wildcard_available: m.wildcard_subscription_available,
-        subscription_id_available: m.subscription_identifiers_available,
-        shared_available: m.shared_subscription_available,
-        topic_alias_max: m.max_topic_alias,
-        topic_alias_out_max: m.topic_alias_out_max,
-        receive_maximum: m.receive_maximum,
-        keep_alive_min_s: m.keep_alive_min_s,
+        max_packet_size: *max_packet_size_bytes,
+        max_client_id_len: *max_client_id_len,
+        max_topic_levels: *max_topic_levels,
+        max_qos: QoS::from_bits(*max_qos).unwrap_or(QoS::ExactlyOnce),
+        retain_available: *retain_available,
+        wildcard_available: *wildcard_subscription_available,
+        subscription_id_available: *subscription_identifiers_available,
+        shared_available: *shared_subscription_available,
+        topic_alias_max: *max_topic_alias,
+        topic_alias_out_max: *topic_alias_out_max,
+        receive_maximum: *receive_maximum,
+        keep_alive_min_s: *keep_alive_min_s,
         // 65,535 leaves clients the choice of none.
-        keep_alive_max_s: if m.keep_alive_max_s == u16::MAX { 0 } else { m.keep_alive_max_s },
-        keep_alive_v3_policy: match m.keep_alive_v3_policy {
+        keep_alive_max_s: if *keep_alive_max_s == u16::MAX { 0 } else { *keep_alive_max_s },
+        keep_alive_v3_policy: match keep_alive_v3_policy {
             config::KeepAliveV3Policy::Clamp => engine::KeepAliveV3Policy::Clamp,
             config::KeepAliveV3Policy::Refuse => engine::KeepAliveV3Policy::Refuse,
         },
-        keep_alive_percent: (m.keep_alive_multiplier * 100.0) as u16,
-        server_keep_alive_s: m.server_keep_alive_s,
-        connect_timeout_ms: m.connect_timeout_ms,
-        max_session_expiry_s: m.max_session_expiry_s,
-        default_session_expiry_v3_s: m.default_session_expiry_v3_s,
-        max_inflight: m.max_inflight,
-        max_mqueue_len: m.max_mqueue_len,
-        max_mqueue_bytes: m.max_mqueue_bytes,
-        mqueue_drop_policy: match m.mqueue_drop_policy {
+        keep_alive_percent: (*keep_alive_multiplier * 100.0) as u16,
+        server_keep_alive_s: *server_keep_alive_s,
+        connect_timeout_ms: *connect_timeout_ms,
+        max_session_expiry_s: *max_session_expiry_s,
+        default_session_expiry_v3_s: *default_session_expiry_v3_s,
+        max_inflight: *max_inflight,
+        max_mqueue_len: *max_mqueue_len,
+        max_mqueue_bytes: *max_mqueue_bytes,
+        max_mqueue_age_s: *max_mqueue_age_s,
+        mqueue_drop_policy: match mqueue_drop_policy {
             config::DropPolicy::Oldest => engine::QueueDropPolicy::Oldest,
             config::DropPolicy::Newest => engine::QueueDropPolicy::Newest,
             config::DropPolicy::Reject => engine::QueueDropPolicy::Reject,
         },
-        mqueue_store_qos0: m.mqueue_store_qos0,
-        mqueue_priorities: m.mqueue_priorities.clone(),
-        mqueue_default_priority: m.mqueue_default_priority,
-        max_awaiting_rel: m.max_awaiting_rel,
-        await_rel_timeout_s: m.await_rel_timeout_s,
-        retry_interval_s: m.retry_interval_s,
-        max_subscriptions: m.max_subscriptions,
-        upgrade_qos: m.upgrade_qos,
-        ignore_loop_deliver: m.ignore_loop_deliver,
-        strict_utf8: m.strict_utf8,
-        lenient_remaining_length: m.lenient_remaining_length,
-        lenient_receive_maximum: m.lenient_receive_maximum,
-        lenient_v31_client_id: m.lenient_v31_client_id,
-        deny_action: match m.deny_action {
+        mqueue_store_qos0: *mqueue_store_qos0,
+        mqueue_priorities: mqueue_priorities.clone(),
+        mqueue_default_priority: *mqueue_default_priority,
+        max_awaiting_rel: *max_awaiting_rel,
+        await_rel_timeout_s: *await_rel_timeout_s,
+        retry_interval_s: *retry_interval_s,
+        max_subscriptions: *max_subscriptions,
+        upgrade_qos: *upgrade_qos,
+        ignore_loop_deliver: *ignore_loop_deliver,
+        strict_utf8: *strict_utf8,
+        lenient_remaining_length: *lenient_remaining_length,
+        lenient_receive_maximum: *lenient_receive_maximum,
+        lenient_v31_client_id: *lenient_v31_client_id,
+        deny_action: match deny_action {
             config::DenyAction::Ignore => engine::DenyAction::Ignore,
             config::DenyAction::Disconnect => engine::DenyAction::Disconnect,
         },
-        check_payload_format: m.check_payload_format,
-        message_expiry_default_s: m.message_expiry_default_s,
-        message_expiry_max_s: m.message_expiry_max_s,
-        response_information: m.response_information.clone(),
-        server_reference: m.server_reference.clone(),
-        max_connection_lifetime_s: m.max_connection_lifetime_s,
-        overlap: match m.overlap {
+        check_payload_format: *check_payload_format,
+        message_expiry_default_s: *message_expiry_default_s,
+        message_expiry_max_s: *message_expiry_max_s,
+        response_information: response_information.clone(),
+        server_reference: server_reference.clone(),
+        max_connection_lifetime_s: *max_connection_lifetime_s,
+        overlap: match overlap {
             config::Overlap::Merge => engine::Overlap::Merge,
             config::Overlap::Each => engine::Overlap::Each,
         },
-        use_username_as_client_id: m.use_username_as_client_id,
+        use_username_as_client_id: *use_username_as_client_id,
     }
 }
 
@@ -155,17 +332,25 @@ pub(super) fn node_config(c: &Config, listeners: &[config::Listener]) -> reactor
     };
     // More shards than cores share them in turn; pinning then only keeps them from moving.
     let cpu = |i: usize| (c.node.pin_cores && !cpus.is_empty()).then(|| cpus[i % cpus.len()]);
-    let r = &c.reactor;
+    let config::Reactor {
+        recv_buffer_bytes,
+        recv_buffers_per_ring,
+        rings_per_shard,
+        max_connections_per_ring,
+        cq_entries,
+        busy_wait_us,
+    } = c.reactor;
     reactor::NodeConfig {
         shards: (0..shards).map(|i| reactor::ShardPlacement { cpu: cpu(i) }).collect(),
         listeners: listeners.iter().map(socket).collect(),
         max_connections: c.limits.max_connections,
-        recv_buffer_bytes: r.recv_buffer_bytes,
-        recv_buffers_per_ring: r.recv_buffers_per_ring as u16,
-        rings_per_shard: r.rings_per_shard as u16,
-        max_connections_per_ring: (r.max_connections_per_ring != 0)
-            .then_some(r.max_connections_per_ring),
-        cq_entries: r.cq_entries,
+        recv_buffer_bytes,
+        recv_buffers_per_ring: recv_buffers_per_ring as u16,
+        rings_per_shard: rings_per_shard as u16,
+        max_connections_per_ring: (max_connections_per_ring != 0)
+            .then_some(max_connections_per_ring),
+        cq_entries,
+        busy_wait_us,
         mailbox_batches: c.limits.mailbox_batches as usize,
         ..reactor::NodeConfig::new(shards, &[])
     }

@@ -4,6 +4,7 @@
 //! looks into a shard.
 
 mod convert;
+mod descriptors;
 mod memory;
 mod shards;
 

@@ -11,6 +11,7 @@ use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::reactor::{self, Node};
 
 use super::convert::{engine_config, node_config};
+use super::descriptors;
 use super::memory::{Watermarks, resident_bytes};
 use super::{DataPlane, Event, Notifier};
 use crate::config::{Config, Listener, LiveChanges};
@@ -56,9 +57,9 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         node,
         notifier,
         inbox,
-        marks: marks(&config),
-        check_interval: check_interval(&config),
+        watch: Watch::new(&config),
         pressure: Pressure::Normal,
+        descriptors_scarce: false,
     };
     std::thread::Builder::new()
         .name("ringmain-watch".to_owned())
@@ -86,17 +87,30 @@ fn openable(listeners: &[Listener]) -> Result<Vec<Listener>, String> {
     if open.is_empty() { Err("no listener can be opened".to_owned()) } else { Ok(open) }
 }
 
-fn marks(config: &Config) -> Watermarks {
-    Watermarks::new(config.limits.memory_high_bytes, config.limits.memory_critical_bytes)
+/// What the watcher looks at.
+struct Watch {
+    marks: Watermarks,
+    check_interval: Duration,
+    /// Ordinary descriptors above which they are scarce.
+    descriptors_high: u64,
 }
 
-fn check_interval(config: &Config) -> Duration {
-    Duration::from_millis(config.overload.check_interval_ms.into())
+impl Watch {
+    fn new(config: &Config) -> Self {
+        let (limits, overload) = (&config.limits, &config.overload);
+        let percent = u64::from(overload.descriptors_high_percent);
+        let high = || descriptors::limit().saturating_mul(percent) / 100;
+        Self {
+            marks: Watermarks::new(limits.memory_high_bytes, limits.memory_critical_bytes),
+            check_interval: Duration::from_millis(overload.check_interval_ms.into()),
+            descriptors_high: if overload.enabled { high() } else { u64::MAX },
+        }
+    }
 }
 
 /// What the root asks of the watcher.
 enum Order {
-    Apply { engine: Arc<EngineConfig>, marks: Watermarks, check_interval: Duration },
+    Apply { engine: Arc<EngineConfig>, watch: Watch },
     ShutDown { grace: Duration },
 }
 
@@ -109,11 +123,8 @@ struct Plane {
 
 impl DataPlane for Plane {
     fn apply(&mut self, config: Arc<Config>, _changes: &LiveChanges) {
-        let order = Order::Apply {
-            engine: engine_of(&config, &self.open),
-            marks: marks(&config),
-            check_interval: check_interval(&config),
-        };
+        let engine = engine_of(&config, &self.open);
+        let order = Order::Apply { engine, watch: Watch::new(&config) };
         if self.orders.try_send(order).is_err() {
             tracing::error!("the shards did not take the configuration; try again");
         }
@@ -132,9 +143,9 @@ struct Watcher {
     node: Node,
     notifier: Notifier,
     inbox: flume::Receiver<Order>,
-    marks: Watermarks,
-    check_interval: Duration,
+    watch: Watch,
     pressure: Pressure,
+    descriptors_scarce: bool,
 }
 
 impl Watcher {
@@ -143,12 +154,11 @@ impl Watcher {
             let next = flume::Selector::new()
                 .recv(&self.inbox, |order| order.ok().map(Next::Order))
                 .recv(self.node.events(), |event| event.ok().map(Next::Event))
-                .wait_timeout(self.check_interval);
+                .wait_timeout(self.watch.check_interval);
             match next {
                 Ok(Some(Next::Event(event))) => log(event),
-                Ok(Some(Next::Order(Order::Apply { engine, marks, check_interval }))) => {
-                    self.marks = marks;
-                    self.check_interval = check_interval;
+                Ok(Some(Next::Order(Order::Apply { engine, watch }))) => {
+                    self.watch = watch;
                     self.tell_all(&Control::Reload(engine));
                 }
                 Ok(Some(Next::Order(Order::ShutDown { grace }))) => return self.shut_down(grace),
@@ -166,12 +176,24 @@ impl Watcher {
     }
 
     fn sample(&mut self) {
+        self.sample_descriptors();
         let Some(used) = resident_bytes() else { return };
-        let pressure = self.marks.pressure(used, self.pressure);
+        let pressure = self.watch.marks.pressure(used, self.pressure);
         if pressure != self.pressure {
             self.pressure = pressure;
             tracing::warn!(?pressure, used_bytes = used, "memory watermark");
             self.tell_all(&Control::Pressure(pressure));
+        }
+    }
+
+    fn sample_descriptors(&mut self) {
+        let used = descriptors::open();
+        let scarce = used > self.watch.descriptors_high;
+        if scarce != self.descriptors_scarce {
+            self.descriptors_scarce = scarce;
+            let limit = descriptors::limit();
+            tracing::warn!(scarce, used, limit, "descriptors; when scarce, no new connections");
+            self.tell_all(&Control::DescriptorsScarce(scarce));
         }
     }
 

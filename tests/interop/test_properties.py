@@ -335,7 +335,7 @@ def test_w08_a_client_id_with_a_byte_order_mark_is_its_own(broker, name):
 
 def test_y01_y03_sys_topics_are_there(broker_with, name):
     """Y01, Y03: brokers' facts and the counts that exist with the EMQX names."""
-    broker = broker_with({keys.SYS_INTERVAL_S: 1})
+    broker = broker_with({keys.SYS_INTERVAL_S: 1, keys.SYS_HEARTBEAT_S: 1})
     with Paho(broker, name) as s:
         s.subscribe("$SYS/#", qos=0)
         for ending in ("/version", "/uptime", "/datetime", "/sysdescr"):

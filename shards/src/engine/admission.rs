@@ -3,10 +3,10 @@
 //! Shared by all shards, without locks: a rate is one atomic in the form of GCRA (the time at which
 //! the next arrival conforms), a count one atomic.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::config::EngineConfig;
+use super::config::{EngineConfig, RateMode};
 use super::hash::hash64;
 
 /// Slots of the table of remote addresses. Two addresses that share a slot share its limits, so it
@@ -20,6 +20,7 @@ const BURST_MS: u64 = 50;
 #[derive(Debug)]
 pub struct Admission {
     connections: AtomicU32,
+    next_us: AtomicU64,
     listeners: Box<[ListenerState]>,
     ips: Box<[IpSlot]>,
     seed: u64,
@@ -54,6 +55,7 @@ impl Admission {
     pub fn new(cfg: &EngineConfig) -> Self {
         Self {
             connections: AtomicU32::new(0),
+            next_us: AtomicU64::new(0),
             listeners: cfg.listeners.iter().map(|_| ListenerState::default()).collect(),
             ips: (0..IP_SLOTS).map(|_| IpSlot::default()).collect(),
             seed: 0x5eed_1d0a_44d5_1075,
@@ -81,6 +83,13 @@ impl Admission {
             return Verdict::Refuse;
         };
         let slot = self.slot(ip);
+        let (rate, node_rate) = (l.max_connection_rate_per_s, cfg.limits.max_connection_rate_per_s);
+        if l.connection_rate_mode == RateMode::Reset
+            && !(conforms_now(&state.next_us, rate, now_us)
+                && conforms_now(&self.next_us, node_rate, now_us))
+        {
+            return Verdict::Refuse;
+        }
         if let Some(slot) = slot
             && !conforms_now(&slot.next_us, l.max_connection_rate_per_ip_per_s, now_us)
         {
@@ -100,7 +109,10 @@ impl Admission {
             state.connections.fetch_sub(1, Ordering::Relaxed);
             return Verdict::Refuse;
         }
-        let at_us = book(&state.next_us, l.max_connection_rate_per_s, now_us);
+        if l.connection_rate_mode == RateMode::Reset {
+            return Verdict::Admit;
+        }
+        let at_us = book(&state.next_us, rate, now_us).max(book(&self.next_us, node_rate, now_us));
         if at_us <= now_us { Verdict::Admit } else { Verdict::Wait(at_us.div_ceil(1000)) }
     }
 
@@ -162,7 +174,7 @@ mod tests {
     fn config(l: ListenerConfig) -> EngineConfig {
         EngineConfig { listeners: vec![l], ..EngineConfig::default() }
     }
-    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const IP: IpAddr = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_rate_of_1000_admits_1000_in_a_second_of_a_burst_of_10000() {
@@ -178,6 +190,46 @@ mod tests {
             })
             .count();
         assert!((1000..=1051).contains(&within), "{within}");
+    }
+
+    #[test]
+    fn the_rate_of_the_node_holds_over_all_listeners() {
+        // T15
+        let mut cfg = config(ListenerConfig::default());
+        cfg.listeners.push(ListenerConfig::default());
+        cfg.limits.max_connection_rate_per_s = 1000;
+        let admission = Admission::new(&cfg);
+        let start = 5_000_000;
+        let within = (0..10_000)
+            .filter(|i| match admission.enter(&cfg, i % 2, IP, start) {
+                Verdict::Admit => true,
+                Verdict::Wait(ms) => ms * 1000 <= start + 1_000_000,
+                Verdict::Refuse => false,
+            })
+            .count();
+        assert!((1000..=1051).contains(&within), "{within}");
+    }
+
+    #[test]
+    fn in_reset_mode_what_is_above_a_rate_is_refused_and_not_counted() {
+        // T15
+        let mut cfg = config(ListenerConfig {
+            max_connection_rate_per_s: 1000,
+            connection_rate_mode: RateMode::Reset,
+            ..Default::default()
+        });
+        for node in [0, 1000] {
+            cfg.limits.max_connection_rate_per_s = node;
+            let admission = Admission::new(&cfg);
+            let admitted = |now_us| {
+                let all = (0..10_000).map(|_| admission.enter(&cfg, 0, IP, now_us));
+                all.filter(|v| *v == Verdict::Admit).count() as u32
+            };
+            let at_once = admitted(5_000_000);
+            assert!((50..=51).contains(&at_once), "{at_once}");
+            assert_eq!(admission.connections(), at_once);
+            assert!((50..=51).contains(&admitted(6_000_000)));
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct EngineConfig {
     pub retained: RetainedConfig,
     /// Limits of the node.
     pub limits: LimitConfig,
+    /// What to do when a shard falls behind.
+    pub overload: OverloadConfig,
     /// `$SYS`.
     pub sys: SysConfig,
 }
@@ -36,14 +38,26 @@ pub struct ListenerConfig {
     pub accept_protocol_versions: Vec<u8>,
     /// Connections at once; 0 = no limit but the node's. (T15)
     pub max_connections: u32,
-    /// New connections per second; 0 = no limit. More wait in the kernel's backlog. (T15)
+    /// New connections per second; 0 = no limit. (T15)
     pub max_connection_rate_per_s: u32,
+    /// What happens to connections above this rate or the node's. (T15)
+    pub connection_rate_mode: RateMode,
     /// Connections at once from one address; 0 = no limit. (T15)
     pub max_connections_per_ip: u32,
     /// New connections per second from one address; 0 = no limit. More are closed. (T15)
     pub max_connection_rate_per_ip_per_s: u32,
     /// Own protocol settings instead of [`EngineConfig::mqtt`].
     pub mqtt: Option<Box<MqttConfig>>,
+}
+
+/// What happens to connections that come faster than they may (T15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateMode {
+    /// They wait in the kernel's backlog.
+    #[default]
+    Wait,
+    /// They are closed with RST.
+    Reset,
 }
 
 /// What to do with a message for a full queue (Q04).
@@ -135,6 +149,8 @@ pub struct MqttConfig {
     pub max_mqueue_len: u32,
     /// Bytes queued for one session; 0 = no limit. (Q04)
     pub max_mqueue_bytes: u64,
+    /// Messages are not sent from a queue this long after they were published; 0 = no limit. (Q08)
+    pub max_mqueue_age_s: u32,
     /// Which message goes when the queue is full. (Q04)
     pub mqueue_drop_policy: QueueDropPolicy,
     /// Whether QoS 0 is queued for offline sessions. (Q06, D2)
@@ -209,6 +225,7 @@ impl Default for MqttConfig {
             max_inflight: 32,
             max_mqueue_len: 1_000,
             max_mqueue_bytes: 64 << 20,
+            max_mqueue_age_s: 0,
             mqueue_drop_policy: QueueDropPolicy::Oldest,
             mqueue_store_qos0: false,
             mqueue_priorities: BTreeMap::new(),
@@ -258,6 +275,20 @@ pub enum Strategy {
     LeastInflight,
 }
 
+/// How a sticky group picks its member (H03).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StickyPick {
+    /// Any, with equal chance.
+    #[default]
+    Random,
+    /// Random among those on the publisher's shard, if any.
+    Local,
+    /// By the publisher's client id.
+    HashClientId,
+    /// By the topic.
+    HashTopic,
+}
+
 /// When the messages of a member that went offline move to others. [S-63]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Redispatch {
@@ -277,8 +308,12 @@ pub struct SharedConfig {
     pub group_strategies: BTreeMap<String, Strategy>,
     /// When messages move.
     pub redispatch: Redispatch,
-    /// Messages that wait for a group of which no member can take them. [S-66]
+    /// How groups with [`Strategy::Sticky`] pick.
+    pub sticky_pick: StickyPick,
+    /// Messages that wait for a group of which no member can take them; 0 = no limit. [S-66]
     pub max_group_queue_len: u32,
+    /// Bytes of the same; 0 = no limit. An empty queue takes one message of any size.
+    pub max_group_queue_bytes: u64,
 }
 
 /// Retained messages (P09).
@@ -286,6 +321,10 @@ pub struct SharedConfig {
 pub struct RetainedConfig {
     /// Most retained messages on the node; 0 = no limit.
     pub max_messages: u64,
+    /// Most bytes of retained messages on the node; 0 = no limit.
+    pub max_bytes: u64,
+    /// Messages that an owner hands over at a time, 1 or more. [S-44]
+    pub page_messages: usize,
     /// Largest payload, in bytes; 0 = no limit. Larger ones are forwarded, not stored.
     pub max_payload_bytes: u32,
     /// Answer 0x97 to a publish whose payload is too large to retain.
@@ -311,6 +350,16 @@ pub enum SlowConsumerPolicy {
 pub struct LimitConfig {
     /// Connections of the node; 0 = no limit but the rings'.
     pub max_connections: u32,
+    /// New connections of the node per second; 0 = no limit. (T15)
+    pub max_connection_rate_per_s: u32,
+    /// Connections of a shard that have not sent a whole CONNECT, above which it accepts no more.
+    pub max_handshakes_per_shard: u32,
+    /// Sessions of the node; 0 = no limit. Above it CONNACK 0x97.
+    pub max_sessions: u32,
+    /// Routes of the node; 0 = no limit. Above it SUBACK 0x97.
+    pub max_routes: u32,
+    /// Bytes in the queues of all sessions and groups of the node; 0 = no limit. (Q08)
+    pub max_queued_bytes: u64,
     /// Bytes written to a connection and not yet taken by its socket, above which QoS 0 is dropped
     /// and queues stop draining.
     pub out_buffer_bytes: u32,
@@ -318,6 +367,24 @@ pub struct LimitConfig {
     pub slow_consumer_policy: SlowConsumerPolicy,
     /// How long such a connection may stay so, in seconds.
     pub slow_consumer_grace_s: u32,
+}
+
+/// What a shard does when it falls behind its timers (L05). Lag is how late a timer fires that is set
+/// anew as long as the shard has work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverloadConfig {
+    /// Whether it does anything.
+    pub enabled: bool,
+    /// Time between looks, in ms.
+    pub check_interval_ms: u32,
+    /// Lag in ms above which new connections are refused.
+    pub lag_refuse_ms: u32,
+    /// Lag in ms above which QoS 0 publishes are dropped too.
+    pub lag_drop_qos0_ms: u32,
+    /// Lag in ms above which publishers are paused too.
+    pub lag_pause_ms: u32,
+    /// Time without such a lag after which the latest measure is lifted, in ms.
+    pub recovery_ms: u32,
 }
 
 /// `$SYS` (Y01 to Y08).
@@ -343,9 +410,15 @@ impl Default for EngineConfig {
             version: env!("CARGO_PKG_VERSION").into(),
             listeners: vec![ListenerConfig { name: "default".into(), ..Default::default() }],
             mqtt: MqttConfig::default(),
-            shared: SharedConfig { max_group_queue_len: 10_000, ..Default::default() },
+            shared: SharedConfig {
+                max_group_queue_len: 10_000,
+                max_group_queue_bytes: 64 << 20,
+                ..Default::default()
+            },
             retained: RetainedConfig {
                 max_messages: 0,
+                max_bytes: 0,
+                page_messages: 64, // as many as fit a default inflight window twice
                 max_payload_bytes: 1 << 20,
                 reject_oversized: false,
                 default_expiry_s: 0,
@@ -353,9 +426,23 @@ impl Default for EngineConfig {
             },
             limits: LimitConfig {
                 max_connections: 0,
+                max_connection_rate_per_s: 0,
+                max_handshakes_per_shard: 4096,
+                max_sessions: 0,
+                max_routes: 0,
+                max_queued_bytes: 0,
                 out_buffer_bytes: 1 << 20,
                 slow_consumer_policy: SlowConsumerPolicy::DropQos0,
                 slow_consumer_grace_s: 60,
+            },
+            // A driver's clock may jump in tests: whoever wants it says so.
+            overload: OverloadConfig {
+                enabled: false,
+                check_interval_ms: 100,
+                lag_refuse_ms: 500,
+                lag_drop_qos0_ms: 1000,
+                lag_pause_ms: 2000,
+                recovery_ms: 2000,
             },
             sys: SysConfig {
                 interval_s: 60,

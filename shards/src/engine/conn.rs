@@ -1,6 +1,6 @@
 //! A network connection as the engine sees it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ringmain_mqtt::Version;
 
@@ -24,8 +24,8 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_LANE: u16 = 1;
     /// It does not take what we write.
     pub(crate) const PAUSED_OUT: u16 = 2;
-    /// Memory is critical.
-    pub(crate) const PAUSED_MEMORY: u16 = 4;
+    /// Memory is critical, or the shard is far behind.
+    pub(crate) const PAUSED_OVERLOAD: u16 = 4;
     /// It came faster than its listener may accept.
     pub(crate) const PAUSED_RATE: u16 = 8;
     /// Its bytes wait for the next turn: this one did enough.
@@ -38,6 +38,8 @@ pub(crate) mod flag {
     pub(crate) const CONGESTED: u16 = 64;
     /// Counted in the admission tables.
     pub(crate) const ADMITTED: u16 = 128;
+    /// Counted in `Core::handshakes`.
+    pub(crate) const HANDSHAKE: u16 = 256;
 }
 
 /// `Lives on: the shard that reads it` — the accepting one until CONNECT, then the home shard.
@@ -48,6 +50,8 @@ pub(crate) struct Conn {
     pub(crate) session: u32,
     pub(crate) state: State,
     pub(crate) version: Version,
+    /// Of the settings that its CONNACK told it, see `Core::told`.
+    pub(crate) epoch: u8,
     pub(crate) flags: u16,
     pub(crate) listener: u16,
     pub(crate) port: u16,
@@ -70,6 +74,7 @@ pub(crate) struct Conn {
     pub(crate) congested_ms: u32,
     pub(crate) timer: Option<TimerId>,
     /// Bytes of a packet that is not complete.
+    #[allow(clippy::box_collection, reason = "8 bytes in every connection instead of 24")]
     pub(crate) partial: Option<Box<Vec<u8>>>,
     pub(crate) aliases: Option<Box<Aliases>>,
 }
@@ -101,6 +106,7 @@ impl Conn {
             session: super::slab::NONE,
             state: State::Fresh,
             version: Version::V311,
+            epoch: 0,
             flags: 0,
             listener: peer.listener,
             port: peer.addr.port(),

@@ -78,6 +78,7 @@ impl Shard {
         opened_ms: u32,
         fx: &mut Effects,
     ) {
+        self.core.handshake_over(id.index);
         let Some(mut conn) = self.core.conns.remove(id.index) else { return };
         if let Some(t) = conn.timer.take() {
             self.core.wheel.cancel(t);
@@ -190,6 +191,15 @@ impl Shard {
         let minted = client_id.is_empty().then(|| self.mint_client_id());
         let name = minted.as_deref().unwrap_or(client_id);
         let hash = self.core.client_hash(name);
+        let known = self.core.find_session(name, hash).is_some();
+        if !known && !self.core.node.take_session(cfg.limits.max_sessions) {
+            let text = "the broker has as many sessions as it may";
+            return self.refuse_connect(
+                ci,
+                Refused { reason: ReasonCode::QUOTA_EXCEEDED, text },
+                fx,
+            );
+        }
         let (si, session_present) = self.open_session(name, hash, c, mqtt, fx);
         self.attach(ci, si, c, keep_alive_s, mqtt);
         self.write_connack(ci, si, c, session_present, minted.as_deref(), keep_alive_s, mqtt, fx);
@@ -227,6 +237,9 @@ impl Shard {
         }
         if self.core.pressure >= Pressure::High {
             return refused(ReasonCode::SERVER_BUSY, "the broker is short of memory"); // L05
+        }
+        if self.core.refuses_connections() {
+            return refused(ReasonCode::SERVER_BUSY, "the broker is overloaded"); // L05
         }
         let rules =
             ClientIdRules { max_len: cfg.max_client_id_len, lenient_31: cfg.lenient_v31_client_id };
@@ -288,6 +301,7 @@ impl Shard {
     }
 
     /// Finds, takes over, discards or creates the session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    /// One that is not found was counted by the caller.
     fn open_session(
         &mut self,
         client_id: &str,
@@ -306,6 +320,7 @@ impl Shard {
                     self.core.counters.session_discarded += 1;
                 }
                 self.end_session(si, c.clean_start, fx);
+                self.core.node.take_session(0); // in its place
             } else {
                 self.core.counters.session_resumed += 1;
                 self.renew(si, c, cfg);
@@ -406,9 +421,12 @@ impl Shard {
 
     fn attach(&mut self, ci: u32, si: u32, c: &Connect<'_>, keep_alive_s: u16, cfg: &MqttConfig) {
         let opened_ms = self.core.now_ms as u32;
+        self.core.handshake_over(ci);
+        let epoch = self.core.epoch();
         let Some(conn) = self.core.conns.get_mut(ci) else { return };
         conn.session = si;
         conn.state = State::Live;
+        conn.epoch = epoch;
         conn.keep_alive_s = keep_alive_s;
         conn.opened_ms = opened_ms;
         // Receive Maximum is the new CONNECT's, also for a resumed session. [S-22]
@@ -527,7 +545,9 @@ impl Shard {
         if !discarded {
             self.core.counters.session_terminated += 1;
         }
+        self.core.node.session_gone();
         let Some(mut out) = s.out.take() else { return };
+        self.core.queued_bytes -= out.queue.bytes();
         self.core.inflight -= out.inflight.len() as u64;
         let queued = out.queue.drain();
         self.core.queued -= queued.len() as u64;

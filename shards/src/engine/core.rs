@@ -15,6 +15,7 @@ use super::ids::{ConnId, Now, ShardId};
 use super::mail::{MemberRef, Ticket};
 use super::message::Message;
 use super::node::NodeShared;
+use super::overload::{Measure, Overload};
 use super::session::Session;
 use super::slab::{NONE, Slab};
 use super::wheel::Wheel;
@@ -61,6 +62,7 @@ pub(crate) enum TimerKind {
     Heartbeat,
     Retained,
     Admission,
+    Lag,
 }
 
 /// A timer's key: its kind and the index that it is about.
@@ -75,6 +77,10 @@ pub(crate) struct TimerKey {
 pub(crate) struct Core {
     pub(crate) id: ShardId,
     pub(crate) cfg: Arc<EngineConfig>,
+    /// The configurations since the start, by [`Conn::epoch`](super::conn::Conn): a connection is held
+    /// to what its CONNACK said, whatever changed since. The last one is `cfg`.
+    told: Vec<Arc<EngineConfig>>,
+    epoch: u8,
     pub(crate) node: Arc<NodeShared>,
     pub(crate) conns: ConnTable,
     pub(crate) sessions: Slab<Session>,
@@ -97,6 +103,15 @@ pub(crate) struct Core {
     pub(crate) publish_mark: u32,
     pub(crate) queued: u64,
     pub(crate) inflight: u64,
+    /// Bytes in the queues of this shard's sessions and groups.
+    pub(crate) queued_bytes: u64,
+    /// What the node knows of them.
+    queued_bytes_told: u64,
+    /// Connections that have not sent a whole CONNECT.
+    pub(crate) handshakes: u32,
+    pub(crate) overload: Overload,
+    /// Ordinary descriptors are scarce.
+    pub(crate) descriptors_scarce: bool,
     pub(crate) draining: bool,
 }
 
@@ -112,6 +127,114 @@ pub(crate) const TURN_ARENA_MAX: usize = 4 << 20;
 pub(crate) const TURN_OPS_MAX: usize = 1 << 16;
 
 impl Core {
+    pub(crate) fn new(
+        id: ShardId,
+        cfg: Arc<EngineConfig>,
+        node: Arc<NodeShared>,
+        seed: u64,
+        now: Now,
+    ) -> Self {
+        let now_ms = now.mono_ms();
+        Self {
+            id,
+            conns: ConnTable::default(),
+            sessions: Slab::default(),
+            registry: HashTable::new(),
+            memberships: Slab::default(),
+            wheel: Wheel::new(now_ms),
+            counters: Counters::default(),
+            after: Vec::new(),
+            done: Vec::new(),
+            pump_later: Vec::new(),
+            rng: fastrand::Rng::with_seed(seed),
+            now_ms,
+            unix_ms: now.unix_ms,
+            pressure: Pressure::Normal,
+            out_total: 0,
+            publish_mark: 0,
+            queued: 0,
+            inflight: 0,
+            queued_bytes: 0,
+            queued_bytes_told: 0,
+            handshakes: 0,
+            overload: Overload::default(),
+            descriptors_scarce: false,
+            draining: false,
+            told: vec![Arc::clone(&cfg)],
+            epoch: 0,
+            cfg,
+            node,
+        }
+    }
+
+    /// Other settings hold from now on.
+    pub(crate) fn set_config(&mut self, cfg: Arc<EngineConfig>) {
+        // After 256 changes the oldest connections are held to newer words than they were told.
+        self.epoch = self.epoch.wrapping_add(1);
+        match self.told.get_mut(usize::from(self.epoch)) {
+            Some(old) => *old = Arc::clone(&cfg),
+            None => self.told.push(Arc::clone(&cfg)),
+        }
+        self.cfg = cfg;
+    }
+
+    /// Protocol settings as the CONNACK of a connection told them; before CONNACK the present ones.
+    /// Needed for all that a client may rely on: maxima and what is available. (C12)
+    pub(crate) fn told(&self, ci: u32) -> &MqttConfig {
+        let conn = self.conns.get(ci);
+        let listener = conn.map_or(0, |c| c.listener);
+        match conn.filter(|c| c.state == State::Live) {
+            Some(c) => self.told[usize::from(c.epoch)].mqtt_of(listener),
+            None => self.cfg.mqtt_of(listener),
+        }
+    }
+
+    /// As [`told`](Self::told), to be kept while the core changes.
+    pub(crate) fn told_config(&self, ci: u32) -> Arc<EngineConfig> {
+        let epoch = self.conns.get(ci).map_or(self.epoch, |c| c.epoch);
+        Arc::clone(&self.told[usize::from(epoch)])
+    }
+
+    pub(crate) fn epoch(&self) -> u8 {
+        self.epoch
+    }
+
+    /// Bytes that may still be queued on the node. (Q08)
+    pub(crate) fn queue_room(&self) -> u64 {
+        let max = self.cfg.limits.max_queued_bytes;
+        if max == 0 {
+            return u64::MAX;
+        }
+        // Other shards as of their last turns, this one as it is.
+        let others = self.node.queued_bytes().wrapping_sub(self.queued_bytes_told);
+        max.saturating_sub(others.wrapping_add(self.queued_bytes))
+    }
+
+    /// Tells the node, once a turn.
+    pub(crate) fn tell_queued_bytes(&mut self) {
+        if self.queued_bytes != self.queued_bytes_told {
+            self.node.queued_bytes_changed(self.queued_bytes_told, self.queued_bytes);
+            self.queued_bytes_told = self.queued_bytes;
+        }
+    }
+
+    /// Whether new connections are turned away. (L05)
+    pub(crate) fn refuses_connections(&self) -> bool {
+        self.pressure >= Pressure::High
+            || self.overload.measure() >= Measure::RefuseConnections
+            || self.descriptors_scarce
+    }
+
+    /// A connection has sent its CONNECT, or will not any more.
+    pub(crate) fn handshake_over(&mut self, ci: u32) {
+        if let Some(conn) = self.conns.get_mut(ci)
+            && conn.has(flag::HANDSHAKE)
+        {
+            conn.flags &= !flag::HANDSHAKE;
+            self.handshakes -= 1;
+        }
+    }
+
     pub(crate) fn set_clock(&mut self, now: Now) {
         self.now_ms = now.mono_ms();
         self.unix_ms = now.unix_ms;
@@ -316,6 +439,7 @@ impl Core {
         if session != NONE {
             self.detach(ci, reason.unwrap_or(ReasonCode::SUCCESS), true);
         }
+        self.handshake_over(ci);
         if let Some(conn) = self.conns.get_mut(ci) {
             conn.state = State::Closing;
             if let Some(t) = conn.timer.take() {

@@ -229,6 +229,8 @@ counters! {
     overload_new_conn => "overload_protection/new_conn",
     /// Publishers paused because a mailbox was full.
     overload_delay_lane => "overload_protection/delay/lane",
+    /// Publishers paused because the shard was far behind.
+    overload_delay_lag => "overload_protection/delay/lag",
     /// Publishers paused because memory is critical.
     overload_delay_memory => "overload_protection/delay/memory",
     /// Connections that sent no CONNECT in time (W12).

@@ -228,9 +228,14 @@ impl Core {
 
     /// Offers a copy to the session's queue and counts what becomes of it.
     pub(crate) fn offer(&mut self, si: u32, copy: Copy) -> bool {
+        let room = self.queue_room();
         let s = &mut self.sessions[si];
         let cfg = self.cfg.mqtt_of(s.listener);
-        match s.out.get_or_insert_default().queue.offer(copy, cfg) {
+        let queue = &mut s.out.get_or_insert_default().queue;
+        self.queued_bytes -= queue.bytes();
+        let offered = queue.offer(copy, cfg, room);
+        self.queued_bytes += queue.bytes();
+        match offered {
             Offered::Taken => {
                 self.queued += 1;
                 true
@@ -298,7 +303,8 @@ impl Core {
         }
         let Some(s) = self.sessions.get_mut(si) else { return };
         s.trim();
-        if s.has(session_flag::REPLAYING) && s.out.as_ref().is_none_or(|o| o.queue.len() < 64) {
+        let page = self.cfg.retained.page_messages;
+        if s.has(session_flag::REPLAYING) && s.out.as_ref().is_none_or(|o| o.queue.len() < page) {
             self.after.push(After::Replay { session: si });
         }
     }
@@ -352,9 +358,19 @@ impl Core {
 
     /// Sends the next queued message; false when there is none that may go.
     fn send_next(&mut self, si: u32, ci: u32, open: bool, fx: &mut Effects) -> bool {
-        let Some(copy) = self.sessions[si].outbound().queue.pop(open) else { return false };
+        let s = &mut self.sessions[si];
+        let listener = s.listener;
+        let queue = &mut s.outbound().queue;
+        self.queued_bytes -= queue.bytes();
+        let popped = queue.pop(open);
+        self.queued_bytes += queue.bytes();
+        let Some(copy) = popped else { return false };
         self.queued -= 1;
-        if copy.msg.is_expired(self.now_ms) {
+        let max_age_ms = u64::from(self.mqtt(listener).max_mqueue_age_s) * 1000;
+        let too_old = max_age_ms != 0
+            && !copy.replay
+            && self.now_ms.saturating_sub(copy.msg.created_ms) >= max_age_ms; // Q08
+        if too_old || copy.msg.is_expired(self.now_ms) {
             self.counters.drop_copy(DropReason::Expired, 1); // [S-12]
             self.finish_member(copy.member);
             return true;

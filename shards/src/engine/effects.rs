@@ -114,6 +114,21 @@ impl Effects {
         self.mail[to.index()].push(mail);
     }
 
+    /// Whether so much is written that the driver should perform it before the turn ends: a burst of
+    /// mail, each with thousands of subscribers, must not pile up in the scratch.
+    #[must_use]
+    pub fn is_heavy(&self) -> bool {
+        const ARENA_MAX: usize = 8 << 20;
+        const OPS_MAX: usize = 1 << 17;
+        self.arena.len() >= ARENA_MAX || self.ops.len() >= OPS_MAX
+    }
+
+    /// Forgets bytes whose operations were performed.
+    pub fn clear_written(&mut self) {
+        self.arena.clear();
+        self.shared.clear();
+    }
+
     /// Empties everything but `lanes_full`, keeping capacity up to a limit.
     pub fn clear(&mut self) {
         const KEEP: usize = 1 << 20; // a burst must not pin its peak for ever

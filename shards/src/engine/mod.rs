@@ -14,6 +14,7 @@ pub mod input;
 pub mod mail;
 pub mod message;
 pub mod node;
+mod overload;
 mod packets;
 mod publish;
 mod replay;

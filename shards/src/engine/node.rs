@@ -22,6 +22,11 @@ pub struct NodeShared {
     /// Upper bound of the retained messages of each owner: raised by the publisher before it
     /// acknowledges, lowered by the owner. At 0 there is nothing to ask for.
     retained: Box<[AtomicU64]>,
+    /// Bytes of retained messages, of all owners.
+    retained_bytes: AtomicU64,
+    sessions: AtomicU64,
+    /// Bytes in the queues of all sessions and groups, as of the last turn of each shard.
+    queued_bytes: AtomicU64,
     /// Wall clock at monotonic 0, for what is printed.
     pub started_unix_ms: u64,
 }
@@ -36,8 +41,46 @@ impl NodeShared {
             routes: Arc::new(RouteTable::new(shards, hash_seed)),
             admission: Admission::new(cfg),
             retained: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            retained_bytes: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
             started_unix_ms,
         }
+    }
+
+    /// Counts one more session, up to `max`; 0 = no limit.
+    pub(crate) fn take_session(&self, max: u32) -> bool {
+        let before = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let taken = max == 0 || before < u64::from(max);
+        if !taken {
+            self.session_gone();
+        }
+        taken
+    }
+
+    pub(crate) fn session_gone(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// See [`LimitConfig::max_queued_bytes`](super::config::LimitConfig).
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A shard's share went from `before` to `now`.
+    pub(crate) fn queued_bytes_changed(&self, before: u64, now: u64) {
+        self.queued_bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// See [`RetainedConfig::max_bytes`](super::config::RetainedConfig).
+    pub(crate) fn retained_bytes(&self) -> u64 {
+        self.retained_bytes.load(Ordering::Relaxed)
+    }
+
+    /// An owner's share went from `before` to `now`.
+    pub(crate) fn retained_bytes_changed(&self, before: usize, now: usize) {
+        let by = (now as u64).wrapping_sub(before as u64);
+        self.retained_bytes.fetch_add(by, Ordering::Relaxed);
     }
 
     pub(crate) fn retained_may_come(&self, owner: ShardId) {

@@ -95,7 +95,7 @@ impl Shard {
     fn complete(
         &mut self,
         id: ConnId,
-        buf: &mut Box<Vec<u8>>,
+        buf: &mut Vec<u8>,
         bytes: &mut &[u8],
         fx: &mut Effects,
     ) -> Completed {
@@ -113,7 +113,7 @@ impl Shard {
                         *bytes = &bytes[1..];
                     }
                     Err(e) => {
-                        let seen = std::mem::take(buf.as_mut());
+                        let seen = std::mem::take(buf);
                         self.on_malformed(id, e, &seen, fx);
                         return Completed::Stopped;
                     }
@@ -139,7 +139,7 @@ impl Shard {
                 return Completed::Waits;
             }
             let flow = if at == 0 && buf.len() == total && total >= KEEP_BODY_MIN {
-                let owned = Bytes::from(std::mem::take(buf.as_mut()));
+                let owned = Bytes::from(std::mem::take(buf));
                 let packet = owned.clone();
                 let whole =
                     WholePacket { header: h, packet: &packet, owned: Some(owned), rest: bytes };
@@ -191,7 +191,7 @@ impl Shard {
                 detail: "the first packet must be CONNECT",
             });
         }
-        if h.total_len() > cfg.max_packet_size as usize {
+        if h.total_len() > self.core.told(ci).max_packet_size as usize {
             return Err(DecodeError {
                 reason: ReasonCode::PACKET_TOO_LARGE,
                 statement: "MQTT-3.2.2-15",

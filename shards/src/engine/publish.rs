@@ -16,6 +16,7 @@ use super::hash::hash64;
 use super::ids::{ConnId, ShardId, ShardSet};
 use super::mail::{Mail, Ticket};
 use super::message::{Message, Outgoing};
+use super::overload::Measure;
 use super::session::Awaiting;
 use super::shard::Shard;
 use super::slab::NONE;
@@ -301,9 +302,13 @@ impl Shard {
                 self.stalled.push(id);
             }
         }
-        if self.core.pressure == Pressure::Critical {
-            self.core.counters.overload_delay_memory += 1;
-            self.core.pause(id.index, flag::PAUSED_MEMORY, fx);
+        if self.core.pauses_publishers() {
+            let c = &mut self.core.counters;
+            *match self.core.pressure {
+                Pressure::Critical => &mut c.overload_delay_memory,
+                _ => &mut c.overload_delay_lag,
+            } += 1;
+            self.core.pause(id.index, flag::PAUSED_OVERLOAD, fx);
         }
     }
 
@@ -359,7 +364,7 @@ impl Shard {
     /// Whether one more QoS > 0 publish is above our Receive Maximum. [S-24]
     fn over_receive_maximum(&self, ci: u32) -> bool {
         self.core.conns.get(ci).is_some_and(|c| {
-            let max = self.core.mqtt(c.listener).receive_maximum;
+            let max = self.core.told(ci).receive_maximum;
             c.version == Version::V5 && c.received_open >= max
         })
     }
@@ -381,14 +386,18 @@ impl Shard {
             self.core.counters.messages_dropped_quota_exceeded += 1;
             return Err(refuse(ReasonCode::QUOTA_EXCEEDED, "the broker is short of memory"));
         }
+        if p.qos == QoS::AtMostOnce && self.core.overload.measure() >= Measure::DropQos0 {
+            self.core.counters.messages_dropped_quota_exceeded += 1; // L05
+            return Err(refuse(ReasonCode::QUOTA_EXCEEDED, "the broker is behind"));
+        }
         Ok(())
     }
 
     /// The topic behind an alias; `None` when the packet's own topic counts. [S-25]
     fn resolve_alias(&mut self, ci: u32, p: &Publish<'_>) -> Result<Option<Box<str>>, Refusal> {
         let Some(alias) = p.props.topic_alias else { return Ok(None) };
+        let max = self.core.told(ci).topic_alias_max;
         let Some(conn) = self.core.conns.get_mut(ci) else { return Ok(None) };
-        let max = self.core.cfg.mqtt_of(conn.listener).topic_alias_max;
         if alias == 0 || alias > max {
             // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
             return Err(fatal(ReasonCode::TOPIC_ALIAS_INVALID, "topic alias out of range"));
@@ -409,10 +418,7 @@ impl Shard {
     }
 
     fn check_publish(&self, ci: u32, topic: &str, p: &Publish<'_>) -> Result<(), Refusal> {
-        let Some(conn) = self.core.conns.get(ci) else {
-            return Err(fatal(ReasonCode::UNSPECIFIED_ERROR, "no connection"));
-        };
-        let cfg = self.core.mqtt(conn.listener);
+        let cfg = self.core.told(ci);
         if p.qos > cfg.max_qos {
             let code = ReasonCode::QOS_NOT_SUPPORTED; // [MQTT-3.2.2-11]
             return Err(fatal(code, "QoS above Maximum QoS"));

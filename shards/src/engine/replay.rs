@@ -24,8 +24,6 @@ use super::slab::{NONE, Slab};
 use super::subs::{FilterId, SubOpts};
 use super::subscribe::ReplayWish;
 
-/// Messages of a page: as many as fit a default inflight window twice.
-const PAGE_MESSAGES: usize = 64;
 /// Payload bytes of a page, beyond its first message.
 const PAGE_BYTES: usize = 256 << 10;
 /// Live messages of a session that wait for its replays. When more come, all go out at once: a stored
@@ -103,14 +101,22 @@ impl Shard {
     pub(crate) fn store_retained(&mut self, msg: Arc<Message>) {
         let me = self.core.id;
         if msg.payload().is_empty() {
+            let before = self.retained.message_bytes();
             if self.retained.clear(msg.topic()).is_some() {
                 self.core.node.retained_gone(me, 1);
             }
+            self.tell_retained_bytes(before);
             return;
         }
         let cfg = &self.core.cfg.retained;
-        let new = self.retained.get(msg.topic(), self.core.now_ms).is_none();
-        if new && cfg.max_messages != 0 && self.core.node.retained_total() > cfg.max_messages {
+        let old = self.retained.get(msg.topic(), self.core.now_ms);
+        let too_many = old.is_none()
+            && cfg.max_messages != 0
+            && self.core.node.retained_total() > cfg.max_messages;
+        let old_bytes = old.map_or(0, |m| m.queue_bytes()) as u64;
+        let others = self.core.node.retained_bytes().saturating_sub(old_bytes);
+        let too_large = cfg.max_bytes != 0 && others + msg.queue_bytes() as u64 > cfg.max_bytes;
+        if too_many || too_large {
             self.core.node.retained_gone(me, 1); // P09: forwarded, not stored
             return;
         }
@@ -120,6 +126,7 @@ impl Shard {
             msg
         };
         let expires = msg.expiry_s != u32::MAX;
+        let before = self.retained.message_bytes();
         match self.retained.set(msg) {
             Ok(RetainedSet::New) => self.core.counters.messages_retained += 1,
             Ok(RetainedSet::Replaced(_)) => {
@@ -128,9 +135,14 @@ impl Shard {
             }
             Err(_) => self.core.node.retained_gone(me, 1),
         }
+        self.tell_retained_bytes(before);
         if expires {
             self.arm_retained();
         }
+    }
+
+    fn tell_retained_bytes(&self, before: usize) {
+        self.core.node.retained_bytes_changed(before, self.retained.message_bytes());
     }
 
     fn arm_retained(&mut self) {
@@ -147,7 +159,9 @@ impl Shard {
     pub(crate) fn on_retained_timer(&mut self) {
         const EXPIRE_MAX: usize = 1000;
         self.sys.retained_timer = false;
+        let before = self.retained.message_bytes();
         let n = self.retained.expire(self.core.now_ms, EXPIRE_MAX) as u64;
+        self.tell_retained_bytes(before);
         self.core.node.retained_gone(self.core.id, n);
         self.core.counters.messages_dropped_expired += n;
         self.core.counters.messages_dropped += n;
@@ -166,8 +180,9 @@ impl Shard {
 
     fn page(&self, filter: &str, cursor: &mut RetainedCursor, out: &mut Vec<Arc<Message>>) -> bool {
         let now_ms = self.core.now_ms;
+        let max = self.core.cfg.retained.page_messages;
         if is_wildcard(filter) {
-            return self.retained.page(filter, cursor, PAGE_MESSAGES, PAGE_BYTES, now_ms, out);
+            return self.retained.page(filter, cursor, max, PAGE_BYTES, now_ms, out);
         }
         out.extend(self.retained.get(filter, now_ms).cloned());
         true
@@ -228,7 +243,8 @@ impl Shard {
                 return;
             };
             let s = &self.core.sessions[r.session];
-            if s.out.as_ref().is_some_and(|o| o.queue.len() >= PAGE_MESSAGES) {
+            if s.out.as_ref().is_some_and(|o| o.queue.len() >= self.core.cfg.retained.page_messages)
+            {
                 return; // `pump` comes back when it has drained
             }
             let (filter, cursor) = (Arc::clone(&r.filter), r.cursor.clone());

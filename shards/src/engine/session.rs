@@ -292,6 +292,11 @@ impl Queue {
         self.replay > 0
     }
 
+    /// Bytes of what waits, replays apart.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(crate) fn has_qos0(&self) -> bool {
         !self.qos0.is_empty()
     }
@@ -301,10 +306,14 @@ impl Queue {
     }
 
     /// Offers a copy; the configured victim goes when there is no room. (Q04)
-    pub(crate) fn offer(&mut self, copy: Copy, cfg: &MqttConfig) -> Offered {
+    /// `room` is how many bytes the node has left for all queues. (Q08)
+    pub(crate) fn offer(&mut self, copy: Copy, cfg: &MqttConfig, room: u64) -> Offered {
         let bytes = copy.msg.queue_bytes() as u64;
         let mut victims = SmallVec::new();
-        while !copy.replay && self.is_full(bytes, cfg) {
+        let before = self.bytes;
+        while !copy.replay
+            && (self.is_full(bytes, cfg) || bytes > room.saturating_add(before - self.bytes))
+        {
             // QoS 0 goes first, whatever the policy; a QoS 0 newcomer only displaces QoS 0.
             let victim = if !self.qos0.is_empty() {
                 self.qos0.pop_front().map(|(_, c)| c)

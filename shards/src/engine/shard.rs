@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use super::Machine;
 use super::config::EngineConfig;
-use super::conn::{Conn, ConnTable, State, flag};
+use super::conn::{Conn, State, flag};
 use super::core::{After, Core, TimerKey, TimerKind, conn_session};
 use super::counters::{Counters, Gauges};
 use super::effects::{CloseHow, Effects, Op};
@@ -24,7 +22,6 @@ use super::slab::{NONE, Slab};
 use super::subs::SubIndex;
 use super::subscribe::PendingSub;
 use super::sys::Sys;
-use super::wheel::Wheel;
 use crate::boundary::{Control, Event, Pressure, SessionInfo};
 use ringmain_mqtt::ReasonCode;
 
@@ -66,32 +63,9 @@ impl Shard {
         seed: u64,
         now: Now,
     ) -> Self {
-        let now_ms = now.mono_ms();
         let hash_seed = node.hash_seed;
         let routes = node.routes.writer(id);
-        let core = Core {
-            id,
-            conns: ConnTable::default(),
-            sessions: Slab::default(),
-            registry: HashTable::new(),
-            memberships: Slab::default(),
-            wheel: Wheel::new(now_ms),
-            counters: Counters::default(),
-            after: Vec::new(),
-            done: Vec::new(),
-            pump_later: Vec::new(),
-            rng: fastrand::Rng::with_seed(seed),
-            now_ms,
-            unix_ms: now.unix_ms,
-            pressure: Pressure::Normal,
-            out_total: 0,
-            publish_mark: 0,
-            queued: 0,
-            inflight: 0,
-            draining: false,
-            cfg,
-            node,
-        };
+        let core = Core::new(id, cfg, node, seed, now);
         let mut shard = Self {
             // The limit is the node's: `store_retained` keeps it.
             retained: RetainedStore::new(usize::MAX, usize::MAX, hash_seed),
@@ -151,7 +125,8 @@ impl Shard {
         let ip = peer.addr.ip();
         // A node that knows another one lets its clients in as far as CONNECT, to tell them. (C14)
         let elsewhere = !core.mqtt(peer.listener).server_reference.is_empty();
-        let refuse = core.draining && !elsewhere || core.pressure >= Pressure::High;
+        let overloaded = core.refuses_connections();
+        let refuse = core.draining && !elsewhere || overloaded;
         let verdict = if refuse {
             Verdict::Refuse
         } else {
@@ -160,18 +135,20 @@ impl Shard {
         match verdict {
             Verdict::Refuse => {
                 core.counters.connections_refused += 1;
-                core.counters.overload_new_conn += u64::from(core.pressure >= Pressure::High);
+                core.counters.overload_new_conn += u64::from(overloaded);
                 conn.state = State::Closing;
                 core.conns.insert(id, conn);
                 fx.ops.push(Op::Close { conn: id, how: CloseHow::Abort });
             }
             Verdict::Admit => {
-                conn.flags |= flag::ADMITTED;
+                conn.flags |= flag::ADMITTED | flag::HANDSHAKE;
+                core.handshakes += 1;
                 core.conns.insert(id, conn);
                 core.arm_conn(id.index);
             }
             Verdict::Wait(until_ms) => {
-                conn.flags |= flag::ADMITTED | flag::PAUSED_RATE;
+                conn.flags |= flag::ADMITTED | flag::HANDSHAKE | flag::PAUSED_RATE;
+                core.handshakes += 1;
                 core.conns.insert(id, conn);
                 fx.ops.push(Op::PauseRead { conn: id });
                 let key = TimerKey { kind: TimerKind::Conn, index: id.index };
@@ -190,9 +167,33 @@ impl Shard {
             return;
         }
         self.sys.accept_paused.push((listener, until_ms));
-        fx.ops.push(Op::PauseAccept { listener });
+        if !self.sys.handshakes_full {
+            fx.ops.push(Op::PauseAccept { listener });
+        }
         let key = TimerKey { kind: TimerKind::Admission, index: u32::from(listener) };
         self.core.wheel.insert(until_ms, key);
+    }
+
+    /// Leaves further connections in the kernel's backlog while too many here have not sent their
+    /// CONNECT. Accepts again when there is room for an eighth, so that it does not flap.
+    fn bound_handshakes(&mut self, fx: &mut Effects) {
+        let max = self.core.cfg.limits.max_handshakes_per_shard;
+        let low = max - max.div_ceil(8);
+        let full =
+            self.core.handshakes >= max || self.sys.handshakes_full && self.core.handshakes > low;
+        if std::mem::replace(&mut self.sys.handshakes_full, full) == full {
+            return;
+        }
+        for listener in 0..self.core.cfg.listeners.len() as u16 {
+            if self.sys.accept_paused.iter().any(|(l, _)| *l == listener) {
+                continue; // it has a timer
+            }
+            fx.ops.push(if full {
+                Op::PauseAccept { listener }
+            } else {
+                Op::ResumeAccept { listener }
+            });
+        }
     }
 
     fn on_closed(&mut self, id: ConnId, cause: CloseCause) {
@@ -214,6 +215,7 @@ impl Shard {
 
     /// The connection's slot may be used again.
     pub(crate) fn forget_conn(&mut self, ci: u32) {
+        self.core.handshake_over(ci);
         let Some(conn) = self.core.conns.remove(ci) else { return };
         self.core.out_total -= u64::from(conn.out_pending);
         if let Some(t) = conn.timer {
@@ -281,7 +283,13 @@ impl Shard {
 
     fn on_control(&mut self, control: Control, fx: &mut Effects) {
         match control {
-            Control::Reload(cfg) => self.core.cfg = cfg,
+            Control::Reload(cfg) => {
+                let old = std::mem::replace(&mut self.core.cfg, Arc::clone(&cfg));
+                self.core.set_config(cfg);
+                self.core.overload_reloaded(fx);
+                self.sys_reloaded(&old.sys);
+            }
+            Control::DescriptorsScarce(scarce) => self.core.descriptors_scarce = scarce,
             Control::Pressure(pressure) => self.set_pressure(pressure, fx),
             Control::Drain => self.drain(fx),
             Control::Kick { client_id, reason, discard_session, token } => {
@@ -323,10 +331,8 @@ impl Shard {
             return;
         }
         self.publish_alarm(before, pressure, fx);
-        if before == Pressure::Critical && pressure < Pressure::Critical {
-            for ci in self.core.conns.indices() {
-                self.core.resume(ci, flag::PAUSED_MEMORY, fx);
-            }
+        if before == Pressure::Critical {
+            self.core.resume_publishers(fx);
         }
     }
 
@@ -395,8 +401,11 @@ impl Shard {
                 TimerKind::Admission => {
                     let listener = key.index as u16;
                     self.sys.accept_paused.retain(|(l, _)| *l != listener);
-                    fx.ops.push(Op::ResumeAccept { listener });
+                    if !self.sys.handshakes_full {
+                        fx.ops.push(Op::ResumeAccept { listener });
+                    }
                 }
+                TimerKind::Lag => self.core.on_lag_timer(fx),
             }
         }
         self.due = due;
@@ -460,6 +469,9 @@ impl Shard {
 
     fn on_turn_end(&mut self, fx: &mut Effects) {
         self.flush_done(fx);
+        self.bound_handshakes(fx);
+        self.core.tell_queued_bytes();
+        self.core.watch_lag();
         if self.core.draining && !self.drain_reported && self.core.conns.len() == 0 {
             self.drain_reported = true;
             fx.events.push(Event::Drained { shard: self.core.id });
@@ -525,6 +537,9 @@ impl Machine for Shard {
     fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects) {
         self.core.set_clock(now);
         let turn_ends = matches!(input, Input::TurnEnd);
+        if !matches!(input, Input::Tick | Input::TurnEnd) {
+            self.core.overload.worked();
+        }
         match input {
             Input::Open { conn, peer } => self.on_open(conn, peer, fx),
             Input::Arrived { conn, parcel } => self.on_arrived(conn, *parcel, fx),

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use ringmain_mqtt::QoS;
 use ringmain_mqtt::subscription::{Kind, parse_subscription};
 
-use super::config::{Redispatch, Strategy};
+use super::config::{Redispatch, StickyPick, Strategy};
 use super::core::{After, Core};
 use super::counters::DropReason;
 use super::delivery::{Fanout, Target};
@@ -52,11 +52,14 @@ pub(crate) struct Group {
     name: Arc<str>,
     filter: FilterId,
     strategy: Strategy,
+    sticky_pick: StickyPick,
     members: Vec<Member>,
     turn: usize,
     turns: HashMap<u64, usize>,
     sticky: Option<MemberRef>,
     queue: VecDeque<Arc<Message>>,
+    /// Of what is queued.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -111,13 +114,16 @@ impl Group {
                 if let Some(at) = current.filter(|at| takes(&self.members[*at])) {
                     return Some(at);
                 }
-                let at = self.pick_random(&takes, rng)?;
+                let at = match self.sticky_pick {
+                    StickyPick::Random => self.pick_random(&takes, rng),
+                    StickyPick::Local => self.pick_local(c.from, &takes, rng),
+                    StickyPick::HashClientId => self.pick_hash(c.publisher, &takes),
+                    StickyPick::HashTopic => self.pick_hash(c.topic_hash, &takes),
+                }?;
                 self.sticky = Some(self.members[at].at);
                 Some(at)
             }
-            Strategy::Local => self
-                .pick_random(&|m| takes(m) && m.at.shard == c.from, rng)
-                .or_else(|| self.pick_random(&takes, rng)),
+            Strategy::Local => self.pick_local(c.from, &takes, rng),
             Strategy::HashClientId => self.pick_hash(c.publisher, &takes),
             Strategy::HashTopic => self.pick_hash(c.topic_hash, &takes),
             Strategy::LeastInflight => {
@@ -140,6 +146,16 @@ impl Group {
         let n = self.members.iter().filter(|m| takes(m)).count();
         let nth = rng.usize(0..n.max(1));
         self.members.iter().enumerate().filter(|(_, m)| takes(m)).nth(nth).map(|(at, _)| at)
+    }
+
+    fn pick_local(
+        &self,
+        from: ShardId,
+        takes: &dyn Fn(&Member) -> bool,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        self.pick_random(&|m| takes(m) && m.at.shard == from, rng)
+            .or_else(|| self.pick_random(takes, rng))
     }
 
     fn next_from(&self, turn: usize, takes: &dyn Fn(&Member) -> bool) -> Option<usize> {
@@ -243,15 +259,17 @@ impl Shard {
             name: Arc::clone(name),
             filter: FilterId(0),
             strategy,
+            sticky_pick: cfg.sticky_pick,
             members: Vec::new(),
             turn: 0,
             turns: HashMap::new(),
             sticky: None,
             queue: VecDeque::new(),
+            bytes: 0,
         });
         let opts = SubOpts::new(2, false, true, 2);
         let subscribed = self.subs.subscribe(filter, gix | GROUP_BIT, opts, 0);
-        if subscribed.first_of_filter && self.routes.insert(filter).is_err() {
+        if subscribed.first_of_filter && !self.add_route(filter) {
             self.subs.unsubscribe(subscribed.filter, gix | GROUP_BIT);
             self.groups.slab.remove(gix);
             return None;
@@ -287,6 +305,7 @@ impl Shard {
         }
         let lost = group.queue.len() as u64;
         self.groups.queued -= lost;
+        self.core.queued_bytes -= group.bytes;
         self.core.counters.delivery_matched += lost;
         self.core.counters.drop_copy(DropReason::GroupEnded, lost); // [S-66]
     }
@@ -339,20 +358,50 @@ impl Shard {
             self.core.counters.drop_copy(DropReason::Qos0, 1);
             return;
         }
-        let max = self.core.cfg.shared.max_group_queue_len as usize;
+        let msg = out.own();
+        let bytes = msg.queue_bytes() as u64;
         let group = &mut self.groups.slab[gix];
         if front {
-            group.queue.push_front(out.own());
+            group.queue.push_front(msg);
         } else {
-            group.queue.push_back(out.own());
+            group.queue.push_back(msg);
         }
-        if max != 0 && group.queue.len() > max {
-            group.queue.pop_front();
+        let room = self.core.queue_room();
+        group.bytes += bytes;
+        self.core.queued_bytes += bytes;
+        self.groups.queued += 1;
+        self.shorten_group_queue(gix, room, bytes);
+    }
+
+    /// The oldest go until the queue is within its limits. `room` is what the node had left before
+    /// `added` bytes came.
+    fn shorten_group_queue(&mut self, gix: u32, room: u64, added: u64) {
+        let cfg = &self.core.cfg.shared;
+        let (max_len, max_bytes) = (cfg.max_group_queue_len as usize, cfg.max_group_queue_bytes);
+        let mut freed = 0;
+        loop {
+            let group = &self.groups.slab[gix];
+            let full = max_len != 0 && group.queue.len() > max_len
+                || max_bytes != 0 && group.bytes > max_bytes && group.queue.len() > 1
+                || added > room.saturating_add(freed); // Q08
+            if !full {
+                return;
+            }
+            let Some(msg) = self.pop_group_queue(gix) else { return };
+            freed += msg.queue_bytes() as u64;
             self.core.counters.delivery_matched += 1;
             self.core.counters.drop_copy(DropReason::GroupEnded, 1);
-        } else {
-            self.groups.queued += 1;
         }
+    }
+
+    fn pop_group_queue(&mut self, gix: u32) -> Option<Arc<Message>> {
+        let group = &mut self.groups.slab[gix];
+        let msg = group.queue.pop_front()?;
+        let bytes = msg.queue_bytes() as u64;
+        group.bytes -= bytes;
+        self.core.queued_bytes -= bytes;
+        self.groups.queued -= 1;
+        Some(msg)
     }
 
     /// Gives out what waits, as far as members can take it.
@@ -360,8 +409,7 @@ impl Shard {
         while let Some(group) = self.groups.slab.get_mut(gix) {
             let Some(msg) = group.queue.front().cloned() else { return };
             if msg.is_expired(self.core.now_ms) {
-                group.queue.pop_front();
-                self.groups.queued -= 1;
+                self.pop_group_queue(gix);
                 self.core.counters.delivery_matched += 1;
                 self.core.counters.drop_copy(DropReason::Expired, 1);
                 continue;
@@ -374,8 +422,7 @@ impl Shard {
                 except: None,
             };
             let Some(at) = group.pick(&choice, &mut self.core.rng) else { return };
-            group.queue.pop_front();
-            self.groups.queued -= 1;
+            self.pop_group_queue(gix);
             let mut out = Outgoing::of(&msg);
             self.give(gix, at, &mut out, fx);
         }
@@ -479,9 +526,11 @@ impl Shard {
         member: u32,
         session_ends: bool,
     ) -> Vec<Arc<Message>> {
-        let Core { sessions, counters, queued, inflight, .. } = &mut self.core;
+        let Core { sessions, counters, queued, queued_bytes, inflight, .. } = &mut self.core;
         let Some(out) = &mut sessions[si].out else { return Vec::new() };
+        *queued_bytes -= out.queue.bytes();
         let unsent = out.queue.extract(|c| c.member == member);
+        *queued_bytes += out.queue.bytes();
         *queued -= unsent.len() as u64;
         counters.delivery_returned += unsent.len() as u64;
         let mut back = Vec::new();
@@ -534,7 +583,9 @@ impl Shard {
 
     fn unsent(&mut self, si: u32, member: u32) -> Vec<Arc<Message>> {
         let Some(out) = &mut self.core.sessions[si].out else { return Vec::new() };
+        self.core.queued_bytes -= out.queue.bytes();
         let unsent = out.queue.extract(|c| c.member == member);
+        self.core.queued_bytes += out.queue.bytes();
         self.core.queued -= unsent.len() as u64;
         self.core.counters.delivery_returned += unsent.len() as u64;
         unsent.into_iter().map(|c| c.msg).collect()

@@ -51,7 +51,7 @@ impl Shard {
         self.core.counters.subscribe_received += 1;
         self.core.counters.client_subscribe += 1;
         let si = self.session_of(ci);
-        let cfg = Arc::clone(&self.core.cfg);
+        let cfg = self.core.told_config(ci);
         let mqtt = cfg.mqtt_of(self.core.sessions[si].listener);
         let v5 = self.core.conns.get(ci).is_some_and(|c| c.version == Version::V5);
         if s.subscription_id.is_some() && !mqtt.subscription_id_available {
@@ -117,7 +117,7 @@ impl Shard {
         v5: bool,
         fx: &mut Effects,
     ) -> Result<u8, ReasonCode> {
-        let cfg = Arc::clone(&self.core.cfg);
+        let cfg = self.core.told_config(self.core.sessions[si].conn);
         let mqtt = cfg.mqtt_of(self.core.sessions[si].listener);
         if parsed.filter.is_wildcard() && !mqtt.wildcard_available {
             return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED); // C12
@@ -171,7 +171,7 @@ impl Shard {
         sub_id: u32,
     ) -> Result<(FilterId, bool), ReasonCode> {
         let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && self.routes.insert(filter).is_err() {
+        if subscribed.first_of_filter && !self.add_route(filter) {
             self.subs.unsubscribe(subscribed.filter, si);
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
@@ -184,6 +184,13 @@ impl Shard {
             self.core.sessions[si].subs.push(entry);
         }
         Ok((subscribed.filter, new))
+    }
+
+    /// Enters the route of a filter that is new to this shard; false when there is no room.
+    pub(crate) fn add_route(&mut self, filter: &str) -> bool {
+        let max = self.core.cfg.limits.max_routes as usize;
+        let full = max != 0 && self.routes.table().len() >= max;
+        !full && self.routes.insert(filter).is_ok()
     }
 
     /// The exclusive subscription of a session to a filter of the index.
@@ -269,7 +276,7 @@ impl Shard {
         sub_id: u32,
     ) -> Result<FilterId, ReasonCode> {
         let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && self.routes.insert(filter).is_err() {
+        if subscribed.first_of_filter && !self.add_route(filter) {
             self.subs.unsubscribe(subscribed.filter, si);
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }

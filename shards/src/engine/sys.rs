@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::config::SysConfig;
 use super::conn::Conn;
 use super::core::{TimerKey, TimerKind};
 use super::counters::{Counters, Gauges};
@@ -13,6 +14,7 @@ use super::ids::{ConnId, ShardId, ShardSet};
 use super::mail::Mail;
 use super::message::Outgoing;
 use super::shard::Shard;
+use super::wheel::TimerId;
 use crate::boundary::Pressure;
 use ringmain_mqtt::{ReasonCode, Version};
 
@@ -21,7 +23,11 @@ use ringmain_mqtt::{ReasonCode, Version};
 pub(crate) struct Sys {
     /// Listeners whose accepting is paused, until when.
     pub(crate) accept_paused: Vec<(u16, u64)>,
+    /// Accepting is paused on all listeners: too many connections have not sent their CONNECT.
+    pub(crate) handshakes_full: bool,
     pub(crate) retained_timer: bool,
+    interval_timer: Option<TimerId>,
+    heartbeat_timer: Option<TimerId>,
     /// Shards that have not answered.
     waiting: usize,
     sum: Counters,
@@ -63,22 +69,51 @@ impl Shard {
         }
         let now_ms = self.core.now_ms;
         let sys = &self.core.cfg.sys;
-        if sys.interval_s != 0 {
-            let at = now_ms + u64::from(sys.interval_s) * 1000;
-            self.core.wheel.insert(at, TimerKey { kind: TimerKind::SysInterval, index: 0 });
-        }
         if sys.heartbeat_s != 0 {
             // At once: version and description are there for who asks first.
-            self.core.wheel.insert(now_ms, TimerKey { kind: TimerKind::Heartbeat, index: 0 });
+            let key = TimerKey { kind: TimerKind::Heartbeat, index: 0 };
+            self.sys.heartbeat_timer = Some(self.core.wheel.insert(now_ms, key));
+        }
+        self.arm_interval();
+    }
+
+    /// Other intervals count from now on.
+    pub(crate) fn sys_reloaded(&mut self, old: &SysConfig) {
+        if self.core.id != ShardId(0) {
+            return;
+        }
+        if old.interval_s != self.core.cfg.sys.interval_s {
+            self.arm_interval();
+        }
+        if old.heartbeat_s != self.core.cfg.sys.heartbeat_s {
+            self.arm_heartbeat();
         }
     }
 
-    pub(crate) fn on_sys_interval(&mut self, fx: &mut Effects) {
-        let seconds = u64::from(self.core.cfg.sys.interval_s);
-        if seconds != 0 {
-            let key = TimerKey { kind: TimerKind::SysInterval, index: 0 };
-            self.core.wheel.insert(self.core.now_ms + seconds * 1000, key);
+    fn arm_interval(&mut self) {
+        let seconds = self.core.cfg.sys.interval_s;
+        let timer = self.arm_sys(TimerKind::SysInterval, seconds);
+        if let Some(old) = std::mem::replace(&mut self.sys.interval_timer, timer) {
+            self.core.wheel.cancel(old);
         }
+    }
+
+    fn arm_heartbeat(&mut self) {
+        let seconds = self.core.cfg.sys.heartbeat_s;
+        let timer = self.arm_sys(TimerKind::Heartbeat, seconds);
+        if let Some(old) = std::mem::replace(&mut self.sys.heartbeat_timer, timer) {
+            self.core.wheel.cancel(old);
+        }
+    }
+
+    fn arm_sys(&mut self, kind: TimerKind, seconds: u32) -> Option<TimerId> {
+        let at = self.core.now_ms + u64::from(seconds) * 1000;
+        (seconds != 0).then(|| self.core.wheel.insert(at, TimerKey { kind, index: 0 }))
+    }
+
+    pub(crate) fn on_sys_interval(&mut self, fx: &mut Effects) {
+        self.sys.interval_timer = None;
+        self.arm_interval();
         self.sys.sum = self.core.counters.clone();
         self.sys.gauges = self.gauges();
         self.sys.waiting = self.core.shards() - 1;
@@ -150,11 +185,8 @@ impl Shard {
 
     pub(crate) fn on_heartbeat(&mut self, fx: &mut Effects) {
         let cfg = std::sync::Arc::clone(&self.core.cfg);
-        let seconds = u64::from(cfg.sys.heartbeat_s);
-        if seconds != 0 {
-            let key = TimerKey { kind: TimerKind::Heartbeat, index: 0 };
-            self.core.wheel.insert(self.core.now_ms + seconds * 1000, key);
-        }
+        self.sys.heartbeat_timer = None;
+        self.arm_heartbeat();
         self.greet(fx);
         let up_s = self.core.unix_ms.saturating_sub(self.core.node.started_unix_ms) / 1000;
         let (days, hours) = (up_s / 86_400, up_s / 3600 % 24);

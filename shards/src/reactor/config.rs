@@ -100,6 +100,8 @@ pub struct NodeConfig {
     /// Completion queue entries of a shard's main ring. Too small a queue ends multishot requests,
     /// which then must be armed again.
     pub cq_entries: u32,
+    /// How long a shard looks for work before it sleeps, in microseconds. Costs a core, saves a wake.
+    pub busy_wait_us: u32,
     /// Deliveries that a shard's mailbox holds.
     pub mailbox_batches: usize,
     /// Orders of the control plane that wait for one shard.
@@ -123,6 +125,7 @@ impl NodeConfig {
             rings_per_shard: 0,
             max_connections_per_ring: None,
             cq_entries: 65_536,
+            busy_wait_us: 0,
             mailbox_batches: 1024,
             control_queue: 256,
             event_queue: 4096,

@@ -80,6 +80,9 @@ pub(super) struct NetTask<M> {
     events: flume::Sender<Event>,
     reaped: Vec<cqueue::Entry>,
     fed: bool,
+    busy_wait: Duration,
+    /// When something was last to be done.
+    busy_ns: u64,
 }
 
 impl<M: Machine> NetTask<M> {
@@ -88,6 +91,7 @@ impl<M: Machine> NetTask<M> {
         machine: M,
         control: flume::Receiver<Control>,
         events: flume::Sender<Event>,
+        busy_wait: Duration,
     ) -> Self {
         let shards = net.shared.shards.len();
         Self {
@@ -98,6 +102,8 @@ impl<M: Machine> NetTask<M> {
             events,
             reaped: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             fed: false,
+            busy_wait,
+            busy_ns: 0,
         }
     }
 
@@ -143,9 +149,10 @@ impl<M: Machine> NetTask<M> {
         }
         if self.fed {
             self.feed(Input::TurnEnd);
+            self.busy_ns = self.net.now.mono_ns;
             self.net.shared.stats(self.net.me).turns.inc();
         }
-        self.perform();
+        self.send_and_perform();
         self.net.finish_turn();
         self.send_out();
         self.net.publish_gauges();
@@ -156,6 +163,17 @@ impl<M: Machine> NetTask<M> {
     pub(super) fn feed(&mut self, input: Input<'_>) {
         self.fed = true;
         self.machine.handle(self.net.now, input, &mut self.fx);
+        if self.fx.is_heavy() {
+            self.send_and_perform();
+        }
+    }
+
+    /// Mail first: an acknowledgement must not reach its client before the message that it is for
+    /// reached the mailboxes. [S-39, S-55]
+    fn send_and_perform(&mut self) {
+        self.net.send_mail(&mut self.fx);
+        self.perform();
+        self.fx.clear_written();
     }
 
     fn reap(&mut self, ring: usize, max: usize) -> usize {
@@ -237,7 +255,6 @@ impl<M: Machine> NetTask<M> {
     }
 
     fn send_out(&mut self) {
-        self.net.send_mail(&mut self.fx);
         for event in self.fx.events.drain(..) {
             if self.events.try_send(event).is_err() {
                 self.net.shared.stats(self.net.me).events_dropped.inc();
@@ -251,6 +268,9 @@ impl<M: Machine> NetTask<M> {
     fn sleep_or_submit(&mut self, handled: usize) -> io::Result<()> {
         if handled >= BUSY_BATCH {
             return self.net.rings[0].enter(WANT_MANY, Duration::ZERO);
+        }
+        if self.net.now.mono_ns - self.busy_ns < self.busy_wait.as_nanos() as u64 {
+            return self.net.rings[0].enter(0, Duration::ZERO);
         }
         let timeout = self.net.sleep_time(self.machine.deadline_ms());
         self.net.lanes.mailbox().sleep.announce();

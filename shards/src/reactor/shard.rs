@@ -49,6 +49,7 @@ pub(super) struct Sizes {
     backlogs: u32,
     main: RingSize,
     child: RingSize,
+    busy_wait: Duration,
 }
 
 impl Sizes {
@@ -65,7 +66,8 @@ impl Sizes {
             ..main
         };
         let backlogs = config.listeners.iter().fold(0u32, |sum, l| sum.saturating_add(l.backlog));
-        Self { rings: plan.rings, capacity: plan.capacity, backlogs, main, child }
+        let busy_wait = Duration::from_micros(config.busy_wait_us.into());
+        Self { rings: plan.rings, capacity: plan.capacity, backlogs, main, child, busy_wait }
     }
 }
 
@@ -105,7 +107,7 @@ impl ShardThread {
             }
         };
         let _alive = shared.live();
-        let task = NetTask::new(net, factory(me), controls, events);
+        let task = NetTask::new(net, factory(me), controls, events, sizes.busy_wait);
         drop(report.send(Ok(())));
         drop(report);
         if opened.recv().is_err() {

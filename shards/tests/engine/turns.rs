@@ -88,7 +88,7 @@ fn the_end_of_a_connection_in_a_burst_leaves_nothing() {
             let mut bytes = burst(0, 0..900);
             match round {
                 0 => {
-                    Packet::Disconnect(ringmain_mqtt::Disconnect::default()).encode(&mut bytes, V5)
+                    Packet::Disconnect(ringmain_mqtt::Disconnect::default()).encode(&mut bytes, V5);
                 }
                 1 => bytes.extend_from_slice(&[0, 0]),
                 _ => connect(V5, "p").encode(&mut bytes),

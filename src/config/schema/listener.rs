@@ -28,13 +28,14 @@ section! {
         /// `[limits]`.
         max_connections: u32 = 0, [0..=16_777_216], Live;
         /// New connections a second. 0: no limit.
-        max_connection_rate_per_s: u32 = 0, [0..=10_000_000], Live;
+        max_connection_rate_per_s: u32 = 0, [0..=1_000_000], Live;
         /// Open connections from one address. 0: no limit.
         max_connections_per_ip: u32 = 0, [0..=16_777_216], Live;
-        /// New connections a second from one address. 0: no limit.
-        max_connection_rate_per_ip_per_s: u32 = 0, [0..=10_000_000], Live;
-        /// What happens to a connection above max_connection_rate_per_s. "wait": it stays in the
-        /// backlog until its turn; "reset": it is closed with RST.
+        /// New connections a second from one address. 0: no limit. Further ones are closed with RST.
+        max_connection_rate_per_ip_per_s: u32 = 0, [0..=1_000_000], Live;
+        /// What happens to a connection above max_connection_rate_per_s, the listener's or that of
+        /// `[limits]`. "wait": it stays in the backlog until its turn; "reset": it is closed with
+        /// RST.
         connection_rate_mode: ConnectionRateMode = ConnectionRateMode::Wait, Live;
         /// MQTT versions served: 3 is 3.1, 4 is 3.1.1, 5 is 5.0.
         accept_protocol_versions: Vec<u8> = vec![3, 4, 5], [3..=5], Live;
@@ -54,9 +55,6 @@ section! {
         /// TCP_USER_TIMEOUT: time that sent data may stay unacknowledged before the kernel closes
         /// the connection. 0: the kernel's retry limit.
         tcp_user_timeout_ms: u32 = 0, [0..=2_147_483_647], Restart;
-        /// SO_REUSEPORT: each shard listens on a socket of its own and the kernel spreads
-        /// connections over them. Off: the shards take turns on one socket.
-        reuse_port: bool = true, Restart;
     }
     and {
         /// `[mqtt]` with the overrides of `[listeners.mqtt]`.

@@ -11,6 +11,6 @@ pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
 pub use mqtt::{
     DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, Redispatch, Retained, ShareStrategy,
-    Shared, StickyPick, WillOnShutdown,
+    Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};

@@ -7,7 +7,8 @@ use crate::config::section::section;
 
 section! {
     /// The protocol: what clients may do and what a session may hold. `[listeners.mqtt]` overrides
-    /// any of these keys for one listener. A changed value holds for connections made after.
+    /// any of these keys for one listener. A client is held to what its CONNACK told it, whatever
+    /// changed since; other changes hold at once.
     pub struct Mqtt {
         /// Largest packet that a client may send, whole packet; a v5 client learns it in CONNACK.
         /// Above it: DISCONNECT 0x95.
@@ -52,17 +53,19 @@ section! {
         /// Longest session expiry that a v5 client is granted. 4294967295: as it asks, for ever
         /// included.
         max_session_expiry_s: u32 = 4_294_967_295, [0..=4_294_967_295], Live;
-        /// Session expiry of v3.1 and v3.1.1 clients that connect with CleanSession 0.
+        /// Session expiry of v3.1 and v3.1.1 clients that connect with CleanSession 0; never more than
+        /// max_session_expiry_s.
         default_session_expiry_v3_s: u32 = 7_200, [0..=4_294_967_295], Live;
         /// QoS 1 and 2 PUBLISHes in flight to a client; never above its own Receive Maximum.
         max_inflight: u16 = 32, [1..=65_535], Live;
         /// Messages that wait in a session's queue. 0: no limit but bytes.
         max_mqueue_len: u32 = 1_000, [0..=100_000_000], Live;
-        /// Topic and payload bytes that wait in a session's queue. 0: no limit but length. An
+        /// Topic, property and payload bytes that wait in a session's queue. 0: no limit but length. An
         /// empty queue takes one message of any size.
         max_mqueue_bytes: u64 = 8_388_608, [0..=1_099_511_627_776], Live;
-        /// Time that a message waits in the queue of an absent client before it is dropped, for
-        /// messages that do not expire by themselves. 0: as long as the session lives.
+        /// Age, since it was published, at which a message in a session's queue is dropped instead of
+        /// sent. Retained messages of a new subscription are exempt. 0: no limit but its own expiry
+        /// and the session's.
         max_mqueue_age_s: u32 = 0, [0..=4_294_967_295], Live;
         /// Which message a full queue drops: the "oldest", the "newest", or "reject": the new one,
         /// and a v5 publisher learns it with 0x97. QoS 0 goes first in each case.
@@ -96,8 +99,8 @@ section! {
         lenient_receive_maximum: bool = false, Live;
         /// Whether v3.1 clients may have identifiers longer than 23 characters.
         lenient_v31_client_id: bool = false, Live;
-        /// What a forbidden publish leads to: "ignore" acknowledges (v5: 0x87) and drops it,
-        /// "disconnect" closes.
+        /// What a publish that its client may not make (0x87) leads to: "ignore" acknowledges it (v5
+        /// with the code) and drops it; "disconnect" closes the connection.
         deny_action: DenyAction = DenyAction::Ignore, Live;
         /// Whether payloads that are said to be UTF-8 are checked. A wrong one gets 0x99.
         check_payload_format: bool = false, Live;
@@ -108,7 +111,8 @@ section! {
         message_expiry_max_s: u32 = 0, [0..=4_294_967_295], Live;
         /// Response Information for v5 clients that ask for it. Empty: none.
         response_information: String = String::new(), [0..=65_535], Live;
-        /// Server Reference that goes with 0x9C and 0x9D. Empty: none.
+        /// Where a broker that shuts down sends its clients: Server Reference with 0x9C. Empty: it says
+        /// 0x8B.
         server_reference: String = String::new(), [0..=65_535], Live;
         /// Age at which a connection is closed with 0xA0. 0: never.
         max_connection_lifetime_s: u32 = 0, [0..=4_294_967_295], Live;
@@ -117,10 +121,6 @@ section! {
         overlap: Overlap = Overlap::Merge, Live;
         /// Whether the user name replaces the client identifier.
         use_username_as_client_id: bool = false, Live;
-        /// What a graceful shutdown does with wills. "send": publish them once connections are
-        /// closed, delayed ones at once; "defer": leave delayed ones to the next start if they are
-        /// stored.
-        delay_will_on_shutdown: WillOnShutdown = WillOnShutdown::Send, Live;
     }
 }
 
@@ -135,15 +135,18 @@ section! {
         strategy: ShareStrategy = ShareStrategy::RoundRobin, Live;
         /// Strategy of single groups: "group" = "sticky".
         group_strategies: BTreeMap<String, ShareStrategy> = BTreeMap::new(), Live;
-        /// How "sticky" picks its first member.
+        /// How "sticky" picks a member when it has none. Strategies hold for groups that form after a
+        /// change.
         sticky_pick: StickyPick = StickyPick::Random, Live;
         /// When an unacknowledged QoS 1 message goes to another member. "immediate": when the
         /// connection ends; "on_session_end": when the session ends, so that a member that comes
         /// back gets it first.
         redispatch: Redispatch = Redispatch::OnSessionEnd, Live;
-        /// Messages that wait for a group whose members are all absent. 0: none are kept.
+        /// Messages that wait for a group of which no member can take them. 0: no limit but bytes. The
+        /// oldest go first.
         max_group_queue_len: u32 = 10_000, [0..=100_000_000], Live;
-        /// Topic and payload bytes of the same. 0: no limit but length.
+        /// Topic, property and payload bytes of the same. 0: no limit but length. An empty queue takes
+        /// one message of any size.
         max_group_queue_bytes: u64 = 67_108_864, [0..=1_099_511_627_776], Live;
     }
 }
@@ -157,11 +160,13 @@ section! {
         /// Largest payload that is retained; a larger one is delivered but not retained. 0: as
         /// large as a packet may be.
         max_payload_bytes: u32 = 1_048_576, [0..=268_435_455], Live;
-        /// Topic and payload bytes of all retained messages. 0: no limit but the memory limits.
+        /// Topic, property and payload bytes of all retained messages. Above it a message is delivered
+        /// but not retained; what its topic had before stays. 0: no limit but the memory limits.
         max_bytes: u64 = 0, [0..=17_592_186_044_416], Live;
         /// Time after which a retained message without expiry of its own is removed. 0: never.
         default_expiry_s: u32 = 0, [0..=4_294_967_295], Live;
-        /// Whether a publisher of QoS 1 or 2 learns with 0x97 that its message was not retained.
+        /// Whether a message above max_payload_bytes is refused: not delivered either, and a publisher
+        /// of QoS 1 or 2 learns it with 0x97.
         reject_oversized: bool = false, Live;
         /// Whether the empty message that clears a topic is kept from subscribers.
         stop_publish_clear_msg: bool = false, Live;
@@ -210,16 +215,6 @@ choice! {
         Merge = "merge",
         /// One for each filter.
         Each = "each",
-    }
-}
-
-choice! {
-    /// What a graceful shutdown does with wills.
-    pub enum WillOnShutdown {
-        /// Publish all.
-        Send = "send",
-        /// Leave delayed ones to the next start.
-        Defer = "defer",
     }
 }
 

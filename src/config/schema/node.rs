@@ -48,8 +48,10 @@ section! {
         interval_s: u32 = 60, [0..=86_400], Live;
         /// Time between publications of uptime and date. 0: none.
         heartbeat_s: u32 = 30, [0..=86_400], Live;
+        /// Whether `clients/<id>/connected`, `disconnected` and their kin are published.
+        client_events: bool = true, Live;
         /// Additional forms of the same topics. "v4_dots": `stats/connections.count`.
-        /// "faq_singular": `$SYS/broker/<node>/`. "mosquitto": Mosquitto's tree `$SYS/broker/`.
+        /// "faq_singular": `$SYS/broker/<node>/`, for the numbers of connections and sessions.
         compat: Vec<SysCompat> = Vec::new(), Live;
     }
 }
@@ -71,8 +73,6 @@ choice! {
         V4Dots = "v4_dots",
         /// `$SYS/broker/<node>/` beside `$SYS/brokers/<node>/`.
         FaqSingular = "faq_singular",
-        /// Mosquitto's tree below `$SYS/broker/`.
-        Mosquitto = "mosquitto",
     }
 }
 

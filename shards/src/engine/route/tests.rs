@@ -98,11 +98,11 @@ mod single {
                 assert_eq!(lookup(&table, topic), [1], "{filter} {topic}");
             }
             for topic in no {
-                assert_eq!(lookup(&table, topic), [], "{filter} {topic}");
+                assert!(lookup(&table, topic).is_empty(), "{filter} {topic}");
             }
             writers[1].remove(filter);
             for topic in yes {
-                assert_eq!(lookup(&table, topic), [], "{filter} {topic}");
+                assert!(lookup(&table, topic).is_empty(), "{filter} {topic}");
             }
         }
     }
@@ -164,7 +164,7 @@ mod single {
             assert_eq!((table.len(), table.shapes_in_use()), (0, 0), "left over");
             for _ in 0..20 {
                 let topic = random_topic(&mut rng, levels);
-                assert_eq!(lookup(&table, &topic), []);
+                assert!(lookup(&table, &topic).is_empty());
             }
         }
         println!("{pairs} pairs, {wrong} false positives in {looked} shard looks");
@@ -221,7 +221,7 @@ mod single {
         for i in 0..kept {
             assert_eq!(lookup(&table, &format!("t/{i}")), [0]);
         }
-        assert_eq!(lookup(&table, &format!("t/{kept}")), []);
+        assert!(lookup(&table, &format!("t/{kept}")).is_empty());
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod single {
             writers[i % 4].remove(f);
         }
         assert_eq!((table.len(), table.shapes_in_use()), (0, 0));
-        assert_eq!(lookup(&table, &["x"; 11].join("/")), []);
+        assert!(lookup(&table, &["x"; 11].join("/")).is_empty());
     }
 
     #[test]
@@ -260,13 +260,13 @@ mod single {
                 writers[1].insert(&filter).unwrap();
                 assert_eq!(lookup(&table, &topic), [1]);
                 writers[1].remove(&filter);
-                assert_eq!(lookup(&table, &topic), []);
+                assert!(lookup(&table, &topic).is_empty());
             }
             all_plus.push_str("/#");
             let (table, mut writers) = table(2, 1);
             writers[1].insert(&all_plus).unwrap();
             assert_eq!(lookup(&table, &topic), [1]);
-            assert_eq!(lookup(&table, &format!("${topic}")), [], "S-51");
+            assert!(lookup(&table, &format!("${topic}")).is_empty(), "S-51");
         }
     }
 
