@@ -103,8 +103,8 @@ fn step(node: &mut Node, bytes: &mut Bytes<'_>) {
             node.data(which, tail);
         }
         10 => {
-            let raw = bytes.take(usize::from(bytes.byte() % 32)).to_vec();
-            node.data(which, &raw);
+            let len = usize::from(bytes.byte() % 32);
+            node.data(which, bytes.take(len));
         }
         11 => node.pass_ms([1, 50, 999, 1_000, 7_000, 60_000, 7_300_000][which % 7]),
         12 => {
@@ -140,6 +140,7 @@ fn order(bytes: &mut Bytes<'_>) -> Option<Control> {
         5 => Control::Stats { token: 3 },
         // Rare: nothing comes after it.
         6 if which == 0xf6 => Control::Drain,
+        7 => Control::DescriptorsScarce(which & 8 != 0),
         _ => return None,
     })
 }

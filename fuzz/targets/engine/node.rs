@@ -274,32 +274,28 @@ impl Node {
     fn perform(&mut self, on: usize, op: Op, fx: &Effects, moved: &mut Vec<(usize, Box<Parcel>)>) {
         let shards = self.hosts.len();
         let slots = &mut self.hosts[on].slots;
-        let mut slot = |conn: ConnId| -> &mut Slot {
-            let slot = &mut slots[conn.index as usize];
-            assert!(slot.open && slot.generation == conn.generation, "{conn:?} is no connection");
-            assert!(!slot.closing, "{conn:?} is closed already");
-            slot
-        };
         match op {
             Op::Write { conn, at, len } => {
                 assert!(len > 0 && (at + len) as usize <= fx.arena.len());
-                let slot = slot(conn);
+                let slot = known(slots, conn);
                 slot.unsent += len;
                 slot.written = true;
             }
             Op::WriteShared { conn, ix } => {
-                let slot = slot(conn);
+                let slot = known(slots, conn);
                 slot.unsent += fx.shared[ix as usize].len() as u32;
                 slot.written = true;
             }
-            Op::Close { conn, .. } => slot(conn).closing = true,
+            Op::Close { conn, .. } => known(slots, conn).closing = true,
             Op::Established { conn } => {
-                let slot = slot(conn);
+                let slot = known(slots, conn);
                 assert!(!std::mem::replace(&mut slot.established, true));
             }
-            Op::PauseRead { conn } | Op::ResumeRead { conn } => drop(slot(conn)),
+            Op::PauseRead { conn } | Op::ResumeRead { conn } => {
+                known(slots, conn);
+            }
             Op::Handover { conn, to, parcel } => {
-                let slot = slot(conn);
+                let slot = known(slots, conn);
                 assert!(!slot.established && !slot.written && to.index() != on);
                 slot.open = false;
                 assert!(to.index() < shards && !parcel.bytes.is_empty());
@@ -308,6 +304,14 @@ impl Node {
             Op::PauseAccept { listener } | Op::ResumeAccept { listener } => assert_eq!(listener, 0),
         }
     }
+}
+
+/// The slot of a connection that the machine may still speak of.
+fn known(slots: &mut [Slot], conn: ConnId) -> &mut Slot {
+    let slot = &mut slots[conn.index as usize];
+    assert!(slot.open && slot.generation == conn.generation, "{conn:?} is no connection");
+    assert!(!slot.closing, "{conn:?} is closed already");
+    slot
 }
 
 /// Copies that matching produced, and copies that ended or wait.
