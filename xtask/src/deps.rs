@@ -165,7 +165,8 @@ fn licence(words: &mut Words<'_>, allowed: &BTreeSet<String>) -> bool {
             if words.next_if_eq(&"WITH").is_some() {
                 words.next();
             }
-            allowed.contains(name)
+            // "or later": the version that is named will do.
+            allowed.contains(name.strip_suffix('+').unwrap_or(name))
         }
         None => false,
     }
@@ -230,6 +231,7 @@ mod tests {
             "GPL-3.0/MIT",
             "(MIT OR GPL-3.0) AND ISC",
             "Apache-2.0 WITH LLVM-exception",
+            "MIT+",
         ] {
             assert!(is_allowed(good, &allowed), "{good}");
         }

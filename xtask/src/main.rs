@@ -4,6 +4,7 @@ mod ci;
 mod counts;
 mod deps;
 mod needs;
+mod pages;
 mod process;
 mod sources;
 mod statements;
@@ -20,6 +21,7 @@ const COMMANDS: &[Command] = &[
     ("needs", "", "install the system packages that the tests need", needs::run),
     ("tools", "", "install cargo-nextest and cargo-deny with cargo install --locked", needs::tools),
     ("deps", "", "which crate may depend on which, licences, origins", deps::run),
+    ("pages", "", "whether what docs/ARCHITECTURE.md and the guides name exists", pages::run),
     ("sources", "", "what the sources of a crate may name", sources::run),
     (
         "statements",

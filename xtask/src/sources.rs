@@ -96,7 +96,7 @@ fn is_test(file: &Path) -> bool {
 }
 
 /// All sources of a module.
-fn files(module: &str) -> Vec<PathBuf> {
+pub(crate) fn files(module: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![root().join(module)];
     while let Some(folder) = open.pop() {

@@ -57,6 +57,16 @@ fn repository_root() -> PathBuf {
     manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf)
 }
 
+/// What is missing or wrong, for `cargo xtask ci`.
+///
+/// # Errors
+/// When the lists or the sources cannot be read.
+pub(crate) fn check() -> Result<Vec<String>, String> {
+    let report = report(&repository_root())?;
+    let clean = report.is_clean();
+    Ok(if clean { Vec::new() } else { report.table(true).lines().map(str::to_owned).collect() })
+}
+
 fn report(root: &Path) -> Result<Report, String> {
     let catalogue = Catalogue::load(&root.join("docs/statements"))?;
     let scan = scan::repository(root)?;
