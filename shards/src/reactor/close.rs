@@ -69,7 +69,7 @@ impl Net {
         conn.cause = cause;
         conn.phase = Phase::Flushing;
         self.closing.push_back((deadline, id));
-        if conn.tx.is_some() {
+        if conn.tx().is_some() {
             self.want_send(id);
         } else {
             self.flushed(id);
@@ -163,11 +163,14 @@ impl Net {
             return;
         }
         conn.phase = Phase::Ending;
-        if conn.has(flag::RECV | flag::SEND) {
-            conn.misc += 1;
-            let (ring, slot) = (conn.ring, conn.slot);
-            let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
-            let entry = opcode::AsyncCancel2::new(all)
+        let ring = conn.ring;
+        let flight = [(flag::RECV, Kind::Recv), (flag::SEND, Kind::Send)];
+        let flight = flight.map(|(flag, kind)| conn.has(flag).then_some(kind));
+        conn.misc += flight.iter().flatten().count() as u8;
+        for kind in flight.into_iter().flatten() {
+            // By their names: to find them by the descriptor the kernel looks at all operations of
+            // the ring, that is at every connection.
+            let entry = opcode::AsyncCancel::new(token::of_conn(kind, id))
                 .build()
                 .user_data(token::of_conn(Kind::CancelAll, id));
             // SAFETY: points to no memory.
@@ -197,8 +200,7 @@ impl Net {
         let Some(conn) = self.conns.get(id) else { return };
         let ring = usize::from(conn.ring);
         let moved = conn.phase == Phase::Closing && conn.has(flag::SILENT) && conn.cause == MOVED;
-        if let Some(tx) = conn.tx.take() {
-            let tx = *tx;
+        if let Some(tx) = conn.take_tx() {
             self.pool.give(tx.current);
             tx.queue.into_iter().for_each(|s| self.pool.give(s));
         }
