@@ -36,7 +36,7 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_BY_US: u16 = PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
-    /// Its socket is congested since `congested_ms`.
+    /// Its socket is congested since [`Conn::congested_ms`].
     pub(crate) const CONGESTED: u16 = 64;
     /// Counted in the admission tables.
     pub(crate) const ADMITTED: u16 = 128;
@@ -72,19 +72,24 @@ pub(crate) struct Conn {
     pub(crate) last_seen_ms: u32,
     /// Low 32 bits of the ms when it connected.
     pub(crate) opened_ms: u32,
-    /// Low 32 bits of the ms since when it does not take what is written.
-    pub(crate) congested_ms: u32,
     pub(crate) timer: Option<TimerId>,
-    /// Bytes of a packet that is not complete.
-    #[allow(clippy::box_collection, reason = "8 bytes in every connection instead of 24")]
-    pub(crate) partial: Option<Box<Vec<u8>>>,
-    pub(crate) aliases: Option<Box<Aliases>>,
+    pub(crate) rare: Option<Box<Rare>>,
 }
 
 const _: () = assert!(
-    size_of::<Conn>() <= 104,
+    size_of::<Option<Conn>>() <= 72,
     "the budget of an idle connection is 256 bytes, session and timer included"
 );
+
+/// What a connection seldom has, or seldom for long.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Bytes of a packet that is not complete.
+    #[allow(clippy::box_collection, reason = "the engine hands the box around")]
+    partial: Option<Box<Vec<u8>>>,
+    aliases: Option<Box<Aliases>>,
+    congested_ms: u32,
+}
 
 /// Topic aliases of a connection, both ways. They end with it. [S-26]
 #[derive(Debug, Default)]
@@ -120,10 +125,8 @@ impl Conn {
             out_pending: 0,
             last_seen_ms: now_ms as u32,
             opened_ms: now_ms as u32,
-            congested_ms: 0,
             timer: None,
-            partial: None,
-            aliases: None,
+            rare: None,
         }
     }
 
@@ -135,6 +138,47 @@ impl Conn {
 
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Bytes of a packet that is not complete; nobody else has them then.
+    pub(crate) fn take_partial(&mut self) -> Option<Box<Vec<u8>>> {
+        let rare = self.rare.as_mut()?;
+        let partial = rare.partial.take();
+        if rare.aliases.is_none() && self.flags & flag::CONGESTED == 0 {
+            self.rare = None;
+        }
+        partial
+    }
+
+    pub(crate) fn set_partial(&mut self, bytes: Box<Vec<u8>>) {
+        self.rare.get_or_insert_default().partial = Some(bytes);
+    }
+
+    pub(crate) fn aliases(&self) -> Option<&Aliases> {
+        self.rare.as_ref()?.aliases.as_deref()
+    }
+
+    /// Its aliases, to add some.
+    pub(crate) fn aliases_mut(&mut self) -> &mut Aliases {
+        self.rare.get_or_insert_default().aliases.get_or_insert_default()
+    }
+
+    /// It stopped taking what is written.
+    pub(crate) fn set_congested(&mut self, now_ms: u32) {
+        self.flags |= flag::CONGESTED;
+        self.rare.get_or_insert_default().congested_ms = now_ms;
+    }
+
+    /// Low 32 bits of the ms since when it is [`flag::CONGESTED`].
+    pub(crate) fn congested_ms(&self) -> u32 {
+        self.rare.as_ref().map_or(self.last_seen_ms, |r| r.congested_ms)
+    }
+
+    /// It is closing: bytes and aliases are of no use any more.
+    pub(crate) fn trim(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            (rare.partial, rare.aliases) = (None, None);
+        }
     }
 }
 

@@ -331,7 +331,7 @@ impl Shard {
         let session = Session {
             client_id: client_id.into(),
             client_hash: hash,
-            subs: smallvec::SmallVec::new(),
+            subs: super::sublist::SubList::default(),
             out: None,
             awaiting_rel: None,
             will: None,
@@ -434,7 +434,7 @@ impl Shard {
         conn.received_open = 0;
         let outbound_max = c.props.topic_alias_maximum.unwrap_or(0).min(cfg.topic_alias_out_max);
         if outbound_max > 0 {
-            conn.aliases.get_or_insert_default().outbound_max = outbound_max;
+            conn.aliases_mut().outbound_max = outbound_max;
         }
         let listener = conn.listener;
         let s = &mut self.core.sessions[si];
@@ -515,8 +515,7 @@ impl Shard {
         fx.ops.push(Op::Close { conn: id, how: CloseHow::Flush });
         if let Some(conn) = self.core.conns.get_mut(ci) {
             conn.state = State::Closing;
-            conn.partial = None;
-            conn.aliases = None;
+            conn.trim();
             if let Some(t) = conn.timer.take() {
                 self.core.wheel.cancel(t);
             }
@@ -643,7 +642,7 @@ impl Core {
             deadline = deadline.min(self.now_ms + u64::from(cfg.retry_interval_s) * 1000);
         }
         if let Some(ms) = self.slow_grace_ms(conn) {
-            deadline = deadline.min(at(conn.congested_ms, ms));
+            deadline = deadline.min(at(conn.congested_ms(), ms));
         }
         (deadline != u64::MAX).then_some(deadline)
     }
@@ -694,7 +693,7 @@ impl Core {
                     let code = ReasonCode::MAXIMUM_CONNECT_TIME; // Q15
                     return self.close(ci, Some(code), CloseHow::Flush, fx);
                 }
-                if self.slow_grace_ms(conn).is_some_and(|ms| since(conn.congested_ms) >= ms) {
+                if self.slow_grace_ms(conn).is_some_and(|ms| since(conn.congested_ms()) >= ms) {
                     self.counters.slow_consumers_closed += 1; // L08
                     let code = ReasonCode::QUOTA_EXCEEDED;
                     return self.close(ci, Some(code), CloseHow::Abort, fx);

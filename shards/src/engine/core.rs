@@ -438,8 +438,7 @@ impl Core {
             if conn.state == State::Live {
                 self.counters.client_disconnected += 1;
             }
-            conn.partial = None;
-            conn.aliases = None;
+            conn.trim();
         }
         if session != NONE {
             self.detach(ci, reason.unwrap_or(ReasonCode::SUCCESS), true);

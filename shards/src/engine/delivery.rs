@@ -6,7 +6,7 @@ use ringmain_mqtt::{
 use smallvec::SmallVec;
 
 use super::config::{QueueDropPolicy, SlowConsumerPolicy};
-use super::conn::{State, flag};
+use super::conn::{Conn, State, flag};
 use super::core::{After, Core};
 use super::counters::DropReason;
 use super::effects::Effects;
@@ -147,8 +147,7 @@ impl Core {
             return false;
         }
         if !conn.has(flag::CONGESTED) {
-            conn.flags |= flag::CONGESTED;
-            conn.congested_ms = self.now_ms as u32;
+            conn.set_congested(self.now_ms as u32);
             if self.cfg.limits.slow_consumer_policy == SlowConsumerPolicy::Disconnect {
                 self.arm_conn(ci);
             }
@@ -428,7 +427,7 @@ impl Core {
         let Some(conn) = self.conns.get(ci) else { return Written::TooLarge };
         debug_assert!(conn.state == State::Live);
         let (version, max) = (conn.version, conn.max_packet as usize);
-        let uses_aliases = conn.aliases.as_ref().is_some_and(|a| a.outbound_max > 0);
+        let uses_aliases = conn.aliases().is_some_and(|a| a.outbound_max > 0);
         let large = out.payload.len() >= SHARED_PAYLOAD_MIN;
         let cacheable = !uses_aliases && !sending.dup && sending.sub_ids.len() <= 1;
         let wrote = match fan {
@@ -544,9 +543,9 @@ impl Core {
         let len = fx.arena.len() - at;
         if alias.is_some()
             && !known
-            && let Some(a) = self.conns.get_mut(ci).and_then(|c| c.aliases.as_mut())
+            && let Some(a) = self.conns.get_mut(ci)
         {
-            a.outbound.push(out.topic.into());
+            a.aliases_mut().outbound.push(out.topic.into());
         }
         self.push_write(ci, at, len, fx);
         Written::Yes
@@ -556,7 +555,7 @@ impl Core {
     /// are not worth one.
     fn alias_for(&self, ci: u32, topic: &str) -> (Option<u16>, bool) {
         const TOPIC_MIN: usize = 4; // an alias property costs three bytes
-        let aliases = self.conns.get(ci).and_then(|c| c.aliases.as_ref());
+        let aliases = self.conns.get(ci).and_then(Conn::aliases);
         let Some(a) = aliases.filter(|a| a.outbound_max > 0 && topic.len() >= TOPIC_MIN) else {
             return (None, false);
         };

@@ -24,6 +24,7 @@ mod session;
 mod shard;
 mod shared;
 mod slab;
+mod sublist;
 pub mod subs;
 mod subscribe;
 mod sys;

@@ -6,7 +6,7 @@ use ringmain_mqtt::{
     decode_publish, encode, header, header_v31,
 };
 
-use super::conn::{State, flag};
+use super::conn::{Conn, State, flag};
 use super::core::Core;
 use super::effects::{CloseHow, Effects};
 use super::ids::ConnId;
@@ -32,13 +32,13 @@ impl Shard {
         if !self.core.is_open(id) {
             return;
         }
-        let mut partial = self.core.conns.get_mut(ci).and_then(|c| c.partial.take());
+        let mut partial = self.core.conns.get_mut(ci).and_then(Conn::take_partial);
         if self.core.conns.get(ci).is_some_and(|c| c.has(flag::PAUSED_TURN)) {
             // Came in before the pause took effect: behind what already waits.
             let mut buf = partial.unwrap_or_default();
             buf.extend_from_slice(bytes);
             if let Some(conn) = self.core.conns.get_mut(ci) {
-                conn.partial = Some(buf);
+                conn.set_partial(buf);
             }
             return;
         }
@@ -49,7 +49,7 @@ impl Shard {
                     if self.core.is_open(id)
                         && let Some(conn) = self.core.conns.get_mut(ci)
                     {
-                        conn.partial = Some(buf);
+                        conn.set_partial(buf);
                     }
                     return;
                 }
@@ -86,7 +86,7 @@ impl Shard {
         if let Some(conn) = self.core.conns.get_mut(ci)
             && !bytes.is_empty()
         {
-            conn.partial = Some(Box::new(bytes.to_vec()));
+            conn.set_partial(Box::new(bytes.to_vec()));
         }
     }
 

@@ -7,7 +7,7 @@ use ringmain_mqtt::topic::TopicName;
 use ringmain_mqtt::{PacketId, PacketType, Publish, QoS, ReasonCode, Version};
 
 use super::config::{DenyAction, Overlap};
-use super::conn::{Aliases, flag};
+use super::conn::flag;
 use super::core::Core;
 use super::counters::DropReason;
 use super::delivery::{Fanout, Target};
@@ -409,7 +409,7 @@ impl Shard {
             // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
             return Err(fatal(ReasonCode::TOPIC_ALIAS_INVALID, "topic alias out of range"));
         }
-        let aliases = &mut conn.aliases.get_or_insert_with(Box::<Aliases>::default).inbound;
+        let aliases = &mut conn.aliases_mut().inbound;
         let at = usize::from(alias) - 1;
         if !p.topic.is_empty() {
             if aliases.len() <= at {

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::config::{MqttConfig, QueueDropPolicy};
 use super::message::Message;
 use super::slab::NONE;
+use super::sublist::SubList;
 use super::wheel::TimerId;
 
 /// A subscription of a session: a filter of the shard's index, or (top bit) a membership.
@@ -48,7 +49,7 @@ pub(crate) mod flag {
 pub(crate) struct Session {
     pub(crate) client_id: CompactString,
     pub(crate) client_hash: u64,
-    pub(crate) subs: SmallVec<[SubRef; 4]>,
+    pub(crate) subs: SubList,
     pub(crate) out: Option<Box<Outbound>>,
     pub(crate) awaiting_rel: Option<Box<AwaitingRel>>,
     pub(crate) will: Option<Box<WillMessage>>,
@@ -71,7 +72,7 @@ pub(crate) struct Session {
 }
 
 const _: () = assert!(
-    size_of::<Session>() <= 144,
+    size_of::<Session>() <= 112,
     "the budget of an idle connection is 256 bytes, connection and timer included"
 );
 

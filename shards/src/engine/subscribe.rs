@@ -368,7 +368,7 @@ impl Shard {
             }
             Some((_, si, ..)) if !granted => {
                 let gone = SubRef::member(member);
-                self.core.sessions[si].subs.retain(|s| *s != gone);
+                self.core.sessions[si].subs.remove(gone);
                 self.core.memberships.remove(member);
                 refused = Some(ReasonCode::QUOTA_EXCEEDED);
             }
@@ -515,7 +515,7 @@ impl Shard {
             return ReasonCode::NO_SUBSCRIPTION_EXISTED;
         };
         let gone = SubRef::member(member);
-        self.core.sessions[si].subs.retain(|s| *s != gone);
+        self.core.sessions[si].subs.remove(gone);
         self.pending_subs[waits.index].open += 1;
         self.leave(member, Some(waits), false, fx);
         ReasonCode::SUCCESS
@@ -553,7 +553,7 @@ impl Shard {
 
     /// The session ends: all its subscriptions go.
     pub(crate) fn unsubscribe_all(&mut self, si: u32, fx: &mut Effects) {
-        for sub in std::mem::take(&mut self.core.sessions[si].subs) {
+        for sub in std::mem::take(&mut self.core.sessions[si].subs).iter() {
             if let Some(member) = sub.as_member() {
                 self.leave(member, None, true, fx);
             } else if let Some(id) = sub.as_filter() {

@@ -156,10 +156,10 @@ impl<M: Machine> NetTask<M> {
     pub(super) fn on_registered(&mut self, id: ConnId, result: i32) {
         let net = &mut self.net;
         let Some(conn) = net.conns.get(id) else { return };
-        let Some(Cold::Registering([slot, fd], addr)) = conn.cold.take().map(|c| *c) else {
+        let Some(Cold::Registering([slot, fd], addr)) = conn.take_cold() else {
             unreachable!("only a registering connection gets here")
         };
-        // SAFETY: accepted for us, kept in `cold` since, closed here.
+        // SAFETY: accepted for us, kept since, closed here.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
         conn.misc -= 1;
         if result == 1 && slot >= 0 {
@@ -354,13 +354,13 @@ impl Net {
         let id = self.conns.open(ring as u16, u32::MAX, listener, Phase::Opening);
         let Some(conn) = self.conns.get(id) else { return };
         conn.misc += 1;
-        let cold = conn.cold.insert(Box::new(Cold::Registering([fd, fd], addr)));
-        let Cold::Registering(fds, _) = &mut **cold else { return };
+        conn.set_cold(Cold::Registering([fd, fd], addr));
+        let Some(Cold::Registering(fds, _)) = conn.cold_mut() else { return };
         let entry = opcode::FilesUpdate::new(fds.as_mut_ptr(), 1)
             .offset(ALLOC_SLOT)
             .build()
             .user_data(token::of_conn(Kind::Register, id));
-        // SAFETY: the box stays in `cold` until `on_registered` takes it.
+        // SAFETY: the box stays with the connection until `on_registered` takes it.
         unsafe { self.submit(ring as u16, entry) }
     }
 

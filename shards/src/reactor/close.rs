@@ -69,7 +69,7 @@ impl Net {
         conn.cause = cause;
         conn.phase = Phase::Flushing;
         self.closing.push_back((deadline, id));
-        if conn.tx.is_some() {
+        if conn.tx().is_some() {
             self.want_send(id);
         } else {
             self.flushed(id);
@@ -208,8 +208,7 @@ impl Net {
         let Some(conn) = self.conns.get(id) else { return };
         let ring = usize::from(conn.ring);
         let moved = conn.phase == Phase::Closing && conn.has(flag::SILENT) && conn.cause == MOVED;
-        if let Some(tx) = conn.tx.take() {
-            let tx = *tx;
+        if let Some(tx) = conn.take_tx() {
             self.pool.give(tx.current);
             tx.queue.into_iter().for_each(|s| self.pool.give(s));
         }

@@ -76,11 +76,19 @@ pub(super) struct Conn {
     /// Other operations in flight.
     pub misc: u8,
     pub phase: Phase,
-    pub tx: Option<Box<Tx>>,
-    pub cold: Option<Box<Cold>>,
+    /// What an idle connection doesn't have.
+    held: Option<Box<Held>>,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 48, "a million of them are idle");
+const _: () = assert!(size_of::<Conn>() <= 32, "a million of them are idle");
+
+/// Nothing is written to a connection that is being registered or is moving, so it is one or the
+/// other.
+#[derive(Debug)]
+enum Held {
+    Tx(Tx),
+    Cold(Cold),
+}
 
 impl Conn {
     pub(super) fn has(&self, flag: u16) -> bool {
@@ -93,6 +101,60 @@ impl Conn {
 
     pub(super) fn clear(&mut self, flag: u16) {
         self.flags &= !flag;
+    }
+
+    pub(super) fn tx(&self) -> Option<&Tx> {
+        match self.held.as_deref() {
+            Some(Held::Tx(tx)) => Some(tx),
+            _ => None,
+        }
+    }
+
+    pub(super) fn tx_mut(&mut self) -> Option<&mut Tx> {
+        match self.held.as_deref_mut() {
+            Some(Held::Tx(tx)) => Some(tx),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_tx(&mut self) -> Option<Tx> {
+        match self.held.take().map(|h| *h) {
+            Some(Held::Tx(tx)) => Some(tx),
+            other => {
+                self.held = other.map(Box::new);
+                None
+            }
+        }
+    }
+
+    /// The first segment to send.
+    pub(super) fn set_tx(&mut self, current: Segment) {
+        debug_assert!(self.held.is_none());
+        let tx = Tx { current, at: 0, queue: VecDeque::new() };
+        self.held = Some(Box::new(Held::Tx(tx)));
+    }
+
+    pub(super) fn cold_mut(&mut self) -> Option<&mut Cold> {
+        match self.held.as_deref_mut() {
+            Some(Held::Cold(cold)) => Some(cold),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_cold(&mut self) -> Option<Cold> {
+        match self.held.take().map(|h| *h) {
+            Some(Held::Cold(cold)) => Some(cold),
+            other => {
+                self.held = other.map(Box::new);
+                None
+            }
+        }
+    }
+
+    /// Its address does not change until it is taken: the kernel may write to it.
+    pub(super) fn set_cold(&mut self, cold: Cold) {
+        debug_assert!(self.held.is_none());
+        self.held = Some(Box::new(Held::Cold(cold)));
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -202,17 +264,25 @@ impl Pool {
 /// The slab of connections.
 #[derive(Debug, Default)]
 pub(super) struct Conns {
-    slab: Vec<Conn>,
+    /// In chunks: growing copies nothing and leaves at most one chunk unused.
+    chunks: Vec<Vec<Conn>>,
     free: Vec<u32>,
     live: usize,
 }
+
+/// Connections of a chunk: 32 KiB.
+const CHUNK: usize = 1024;
 
 impl Conns {
     /// A new entry.
     pub(super) fn open(&mut self, ring: u16, slot: u32, listener: u16, phase: Phase) -> ConnId {
         self.live += 1;
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slab.push(Conn {
+            if self.chunks.last().is_none_or(|c| c.len() == CHUNK) {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+            }
+            let chunk = self.chunks.len() - 1;
+            self.chunks[chunk].push(Conn {
                 generation: 0,
                 slot: 0,
                 ring: 0,
@@ -221,13 +291,12 @@ impl Conns {
                 flags: 0,
                 misc: 0,
                 phase: Phase::Free,
-                tx: None,
-                cold: None,
+                held: None,
             });
-            (self.slab.len() - 1) as u32
+            (chunk * CHUNK + self.chunks[chunk].len() - 1) as u32
         });
-        let conn = &mut self.slab[index as usize];
-        debug_assert!(conn.phase == Phase::Free && conn.tx.is_none() && conn.cold.is_none());
+        let conn = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
+        debug_assert!(conn.phase == Phase::Free && conn.held.is_none());
         let generation = conn.generation;
         *conn = Conn {
             generation,
@@ -238,34 +307,33 @@ impl Conns {
             flags: flag::WANT_READ,
             misc: 0,
             phase,
-            tx: None,
-            cold: None,
+            held: None,
         };
         ConnId { index, generation }
     }
 
     /// The connection, unless the id is stale.
     pub(super) fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.slab
-            .get_mut(id.index as usize)
+        self.chunks
+            .get_mut(id.index as usize / CHUNK)?
+            .get_mut(id.index as usize % CHUNK)
             .filter(|c| c.generation == id.generation && c.phase != Phase::Free)
     }
 
     /// The connection of a completion's `user_data`, which has room for 24 bits of generation.
     pub(super) fn id_of(&self, index: u32, generation24: u32) -> Option<ConnId> {
-        let conn = self.slab.get(index as usize)?;
+        let conn = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
         (conn.generation & 0xff_ffff == generation24 && conn.phase != Phase::Free)
             .then_some(ConnId { index, generation: conn.generation })
     }
 
     /// Ends an entry; its id becomes stale.
     pub(super) fn free(&mut self, id: ConnId) {
-        let conn = &mut self.slab[id.index as usize];
+        let conn = &mut self.chunks[id.index as usize / CHUNK][id.index as usize % CHUNK];
         debug_assert!(conn.is_quiet() && conn.phase != Phase::Free);
         conn.phase = Phase::Free;
         conn.generation = conn.generation.wrapping_add(1);
-        conn.tx = None;
-        conn.cold = None;
+        conn.held = None;
         self.live -= 1;
         self.free.push(id.index);
     }
@@ -278,7 +346,7 @@ impl Conns {
     /// Ids of all entries in use.
     pub(super) fn ids(&self) -> Vec<ConnId> {
         (0u32..)
-            .zip(&self.slab)
+            .zip(self.chunks.iter().flatten())
             .filter(|(_, c)| c.phase != Phase::Free)
             .map(|(index, c)| ConnId { index, generation: c.generation })
             .collect()

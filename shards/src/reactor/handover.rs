@@ -28,10 +28,10 @@ impl Net {
     /// The machine's order.
     pub(super) fn hand_over(&mut self, id: ConnId, to: ShardId, parcel: Box<Parcel>) -> bool {
         let Some(conn) = self.open_conn(id) else { return false };
-        debug_assert!(!conn.has(flag::ESTABLISHED) && conn.tx.is_none(), "see Op::Handover");
+        debug_assert!(!conn.has(flag::ESTABLISHED) && conn.tx().is_none(), "see Op::Handover");
         conn.phase = Phase::Moving;
         conn.set(flag::SILENT);
-        conn.cold = Some(Box::new(Cold::Moving { parcel, to, ring: 0, tries: 0 }));
+        conn.set_cold(Cold::Moving { parcel, to, ring: 0, tries: 0 });
         if conn.has(flag::RECV) {
             self.cancel_recv(id);
         }
@@ -41,9 +41,7 @@ impl Net {
 
     /// Bytes that were received while the receive was being cancelled.
     pub(super) fn append_to_parcel(&mut self, id: ConnId, bytes: &[u8]) {
-        if let Some(Cold::Moving { parcel, .. }) =
-            self.conns.get(id).and_then(|c| c.cold.as_deref_mut())
-        {
+        if let Some(Cold::Moving { parcel, .. }) = self.conns.get(id).and_then(|c| c.cold_mut()) {
             parcel.bytes.extend_from_slice(bytes);
         }
     }
@@ -54,7 +52,7 @@ impl Net {
         if !conn.is_quiet() {
             return;
         }
-        let Some(Cold::Moving { to, ring: target, tries, .. }) = conn.cold.as_deref_mut() else {
+        let Some(Cold::Moving { to, ring: target, tries, .. }) = conn.cold_mut() else {
             return;
         };
         if *to == self.me {
@@ -89,7 +87,7 @@ impl Net {
     fn rename(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let (ring, slot) = (conn.ring, conn.slot);
-        let Some(Cold::Moving { parcel, .. }) = conn.cold.take().map(|c| *c) else { return };
+        let Some(Cold::Moving { parcel, .. }) = conn.take_cold() else { return };
         self.conns.free(id);
         self.shared.stats(self.me).handed_over.inc();
         self.lanes.send_connection(self.me, ring, slot, parcel);
@@ -98,7 +96,7 @@ impl Net {
     pub(super) fn on_fd_sent(&mut self, id: ConnId, result: i32) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.misc -= 1;
-        let Some(Cold::Moving { to, ring, .. }) = conn.cold.as_deref() else {
+        let Some(Cold::Moving { to, ring, .. }) = conn.cold_mut() else {
             unreachable!("only a moving connection gets here")
         };
         let (to, ring) = (*to, *ring);
@@ -106,7 +104,7 @@ impl Net {
             self.shared.ring(to, ring).release();
             return self.move_when_quiet(id); // to the target's next ring
         }
-        let Some(Cold::Moving { parcel, .. }) = conn.cold.take().map(|c| *c) else { return };
+        let Some(Cold::Moving { parcel, .. }) = conn.take_cold() else { return };
         conn.cause = super::close::MOVED;
         self.shared.stats(self.me).handed_over.inc();
         self.lanes.send_connection(to, ring, result as u32, parcel);

@@ -1,11 +1,9 @@
 //! Receiving and sending on open connections.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use io_uring::{cqueue, opcode, types};
 
-use super::conn::{CAUSE_FIN, Phase, Segment, Tx, flag};
+use super::conn::{CAUSE_FIN, Phase, Segment, flag};
 use super::net::{Net, NetTask};
 use super::probe::Feature;
 use super::ring::BUFFER_GROUP;
@@ -62,14 +60,14 @@ impl<M: Machine> NetTask<M> {
                 errno => net.fail(id, errno),
             };
         }
-        let Some(tx) = conn.tx.as_mut() else { unreachable!("a send has something to send") };
+        let Some(tx) = conn.tx_mut() else { unreachable!("a send has something to send") };
         tx.at += result as usize;
         if tx.at == tx.current.as_slice().len() {
             tx.at = 0;
             match tx.queue.pop_front() {
                 Some(next) => net.pool.give(std::mem::replace(&mut tx.current, next)),
                 None => {
-                    if let Some(tx) = conn.tx.take() {
+                    if let Some(tx) = conn.take_tx() {
                         net.pool.give(tx.current);
                     }
                 }
@@ -77,7 +75,7 @@ impl<M: Machine> NetTask<M> {
         }
         net.shared.stats(net.me).bytes_sent.add(result as u64);
         let phase = conn.phase;
-        if conn.tx.is_some() {
+        if conn.tx().is_some() {
             net.want_send(id);
         } else if phase == Phase::Flushing {
             net.flushed(id);
@@ -199,11 +197,11 @@ impl Net {
             return true;
         }
         let sending = conn.has(flag::SEND);
-        match conn.tx.as_mut() {
+        match conn.tx_mut() {
             Some(tx) => tx.append(bytes, sending, &mut self.pool),
             None => {
                 let current = Segment::Own(self.pool.filled(bytes));
-                conn.tx = Some(Box::new(Tx { current, at: 0, queue: VecDeque::new() }));
+                conn.set_tx(current);
             }
         }
         self.want_send(id);
@@ -216,11 +214,9 @@ impl Net {
             return true;
         }
         let segment = Segment::Shared(bytes.clone());
-        match conn.tx.as_mut() {
+        match conn.tx_mut() {
             Some(tx) => tx.queue.push_back(segment),
-            None => {
-                conn.tx = Some(Box::new(Tx { current: segment, at: 0, queue: VecDeque::new() }));
-            }
+            None => conn.set_tx(segment),
         }
         self.want_send(id);
         true
@@ -242,7 +238,7 @@ impl Net {
         if conn.has(flag::SEND) || !matches!(conn.phase, Phase::Open | Phase::Flushing) {
             return;
         }
-        let Some(tx) = conn.tx.as_ref() else { return };
+        let Some(tx) = conn.tx() else { return };
         let left = &tx.current.as_slice()[tx.at..];
         let entry = opcode::Send::new(
             types::Fixed(conn.slot),

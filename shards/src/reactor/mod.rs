@@ -14,6 +14,7 @@ mod conn;
 mod handover;
 mod io;
 mod listen;
+mod memory;
 mod net;
 mod probe;
 mod ring;
@@ -50,6 +51,7 @@ where
     F: Fn(ShardId) -> M + Send + Clone + 'static,
 {
     config.check()?;
+    memory::small_pages();
     let features = probe::probe(&config.disable)?;
     let plan = config.ring_plan(shard::nofile_limit())?;
     let shards = config.shards.len();

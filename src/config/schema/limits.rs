@@ -75,7 +75,7 @@ section! {
         recv_buffer_bytes: u32 = 4_096, [256..=65_536], Restart;
         /// Receive buffers of a shard's first ring, shared by its connections; its further rings have
         /// a quarter each. A power of two.
-        recv_buffers_per_ring: u32 = 4_096, [16..=32_768], Restart;
+        recv_buffers_per_ring: u32 = 512, [16..=32_768], Restart;
         /// Rings of a shard. 0: as many as the limit on descriptors makes necessary.
         rings_per_shard: u32 = 0, [0..=256], Restart;
         /// Connections of a ring. 0: what the limit on descriptors allows.

@@ -10,10 +10,29 @@
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU64;
+
 /// A timer that was inserted. Recognised as stale once it fired or was cancelled, until its slot was
-/// used another 65,536 times.
+/// used another 65,536 times. Never zero, so that an `Option` of it takes no more room: a
+/// bit that is always set, then the slot, then the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TimerId(u64);
+pub struct TimerId(NonZeroU64);
+
+const _: () = assert!(size_of::<Option<TimerId>>() == 8);
+
+impl TimerId {
+    fn new(index: u32, generation: u64) -> Self {
+        Self(NonZeroU64::MIN | (generation << 33 | u64::from(index) << 1))
+    }
+
+    fn index(self) -> u32 {
+        (self.0.get() >> 1) as u32
+    }
+
+    fn generation(self) -> u64 {
+        self.0.get() >> 33
+    }
+}
 
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
@@ -82,14 +101,14 @@ impl<K: Copy> Wheel<K> {
         let generation = timer.deadline_gen & 0xffff;
         self.link(index, deadline);
         self.len += 1;
-        TimerId(generation << 32 | u64::from(index))
+        TimerId::new(index, generation)
     }
 
     /// Returns the key if the timer had not fired. O(1).
     pub fn cancel(&mut self, timer: TimerId) -> Option<K> {
-        let index = timer.0 as u32;
+        let index = timer.index();
         let t = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
-        if t.prev == NONE || t.deadline_gen & 0xffff != timer.0 >> 32 {
+        if t.prev == NONE || t.deadline_gen & 0xffff != timer.generation() {
             return None;
         }
         Some(self.take(index))
