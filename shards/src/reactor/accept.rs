@@ -177,7 +177,7 @@ impl<M: Machine> NetTask<M> {
             return self.net.try_finish(id);
         }
         conn.phase = Phase::Open;
-        conn.cold = None;
+        conn.take_cold();
         let peer = Peer { addr, listener: conn.listener };
         self.net.want_arm(id);
         self.feed(Input::Open { conn: id, peer });
@@ -191,8 +191,8 @@ impl Net {
         self.shared.stats(self.me).accept_no_descriptors.inc();
         let now = self.now.mono_ms();
         let Some(conn) = self.conns.get(id) else { return };
-        if conn.cold.is_none() {
-            conn.cold = Some(Box::new(Cold::Unasked { give_up_ms: now + ASK_MAX_MS }));
+        if conn.cold_mut().is_none() {
+            conn.set_cold(Cold::Unasked { give_up_ms: now + ASK_MAX_MS });
         }
         let acceptor = &mut self.acceptor;
         if acceptor.unasked.is_empty() {
@@ -213,7 +213,7 @@ impl Net {
             let Some(conn) = self.conns.get(id).filter(|c| c.phase == Phase::Opening) else {
                 continue; // the node stops
             };
-            match conn.cold.as_deref() {
+            match conn.cold_mut() {
                 Some(Cold::Unasked { give_up_ms }) if now >= *give_up_ms => self.drop_unopened(id),
                 _ => self.install(id, Kind::InstallForPeer),
             }
