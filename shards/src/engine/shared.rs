@@ -500,6 +500,13 @@ impl Shard {
             let msg = out.own();
             return self.give_back(at.index, msg, fx);
         }
+        if out.is_expired(self.core.now_ms) {
+            // On its way to the member, or back from another one. [S-12]
+            self.core.counters.delivery_matched += 1;
+            self.core.counters.drop_copy(DropReason::Expired, 1);
+            self.core.finish_member(at.index, out.qos);
+            return;
+        }
         let target = Target {
             session,
             qos: qos_of(opts.qos_level()),
