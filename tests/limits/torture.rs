@@ -251,7 +251,7 @@ fn four_thousand_wildcard_shapes_and_topics_of_128_levels_are_matched() {
         diver.subscribed(&[plus, deep.clone()], 0);
         let mut speaker = Raw::connected(&broker, "speaker");
         // Every filter matches it, and a client gets a copy once (overlap = merge).
-        speaker.send(&publish(&vec!["x"; 11].join("/"), b"all"));
+        speaker.send(&publish(&["x"; 11].join("/"), b"all"));
         assert_eq!(client.message(), b"all");
         // None but the filters whose first level is `+` do, and those that have more levels don't.
         speaker.send(&publish(&["y", "x", "x"].join("/"), b"none"));

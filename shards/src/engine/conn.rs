@@ -85,7 +85,6 @@ const _: () = assert!(
 #[derive(Debug, Default)]
 pub(crate) struct Rare {
     /// Bytes of a packet that is not complete.
-    #[allow(clippy::box_collection, reason = "the engine hands the box around")]
     partial: Option<Box<Vec<u8>>>,
     aliases: Option<Box<Aliases>>,
     congested_ms: u32,

@@ -199,10 +199,10 @@ fn a_shard_with_too_many_handshakes_accepts_again_when_they_are_over() {
     assert!(n.accepts(1, 0), "the other shard has none");
     n.hang_up(wires[0], ringmain_shards::engine::input::CloseCause::PeerFin);
     assert!(n.accepts(0, 0));
-    for i in 1..8 {
+    for (i, wire) in wires.iter().enumerate().skip(1) {
         let mut bytes = Vec::new();
         connect(V5, &n.id_on(i % 2, "c")).encode(&mut bytes);
-        n.write(wires[i], &bytes); // at home and handed over
+        n.write(*wire, &bytes); // at home and handed over
     }
     let again: Vec<usize> = (0..7).map(|_| n.open_on(0, "192.0.2.1:4711", 0)).collect();
     assert!(n.accepts(0, 0), "none of the old ones counts");
