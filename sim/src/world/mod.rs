@@ -91,7 +91,7 @@ pub struct Stamp {
     /// The world's clock, in ms: turns of several shards that overlap have read theirs at several
     /// times.
     pub real_ms: u64,
-    /// See [`mesh::Epochs`].
+    /// See `mesh::Epochs`.
     pub epoch: u64,
 }
 
