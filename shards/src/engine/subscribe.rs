@@ -69,18 +69,7 @@ impl Shard {
             });
             return;
         }
-        let ticket = self.pending_subs.insert(PendingSub {
-            conn: id,
-            packet_id: s.packet_id,
-            session: si,
-            session_generation: self.core.sessions.generation(si),
-            codes: Vec::new(),
-            open: 1, // until all filters were looked at: a home on this shard answers at once
-            members: Vec::new(),
-            refused: Vec::new(),
-            replays: Vec::new(),
-            unsubscribe: false,
-        });
+        let ticket = self.open_pending(id, s.packet_id, si, false);
         let waits = self.pending_sub_ticket(ticket);
         for (text, opts) in s.filters.iter() {
             let code = match parse_subscription(text, mqtt.max_topic_levels) {
@@ -440,6 +429,28 @@ impl Shard {
         }
     }
 
+    /// A SUBSCRIBE or UNSUBSCRIBE that is being looked at.
+    fn open_pending(
+        &mut self,
+        conn: ConnId,
+        packet_id: PacketId,
+        session: u32,
+        unsubscribe: bool,
+    ) -> u32 {
+        self.pending_subs.insert(PendingSub {
+            conn,
+            packet_id,
+            session,
+            session_generation: self.core.sessions.generation(session),
+            codes: Vec::new(),
+            open: 1, // until all filters were looked at: a home on this shard answers at once
+            members: Vec::new(),
+            refused: Vec::new(),
+            replays: Vec::new(),
+            unsubscribe,
+        })
+    }
+
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, u: &Unsubscribe<'_>, fx: &mut Effects) {
         self.core.counters.unsubscribe_received += 1;
         self.core.counters.client_unsubscribe += 1;
@@ -456,18 +467,7 @@ impl Shard {
         }
         let si = self.session_of(id.index);
         let levels = self.core.mqtt(self.core.sessions[si].listener).max_topic_levels;
-        let ticket = self.pending_subs.insert(PendingSub {
-            conn: id,
-            packet_id: u.packet_id,
-            session: si,
-            session_generation: self.core.sessions.generation(si),
-            codes: Vec::new(),
-            open: 1, // until all filters were looked at: a home on this shard answers at once
-            members: Vec::new(),
-            refused: Vec::new(),
-            replays: Vec::new(),
-            unsubscribe: true,
-        });
+        let ticket = self.open_pending(id, u.packet_id, si, true);
         let waits = self.pending_sub_ticket(ticket);
         for text in u.filters.iter() {
             let code = match parse_subscription(text, levels) {
