@@ -69,7 +69,7 @@ impl Registry {
         let from = levels * buckets * per;
         lines[from..from + buckets * per]
             .chunks_exact(per)
-            .map(|lines| Bucket { lines, words: self.words })
+            .map(|lines| Bucket { lines, words: self.words, tags: None })
     }
 
     fn key(plus: u64) -> Key {
