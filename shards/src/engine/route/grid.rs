@@ -13,6 +13,7 @@
 use super::RouteTableFull;
 use super::slots::{
     Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket, tags_may_have,
+    tags_passed,
 };
 use super::sync::{
     AtomicI64, AtomicU32, AtomicU64,
@@ -27,7 +28,7 @@ const PATH_MAX: usize = 16;
 
 /// Buckets of its part that a shard goes through in each insert or remove while the table grows:
 /// enough to be done long before the next growth.
-pub(super) const SCAN_PER_CHANGE: usize = 64;
+pub(super) const SCAN_PER_CHANGE: usize = 128;
 
 /// log2 of the buckets allocated at once: 128 KiB with up to 64 shards, some 10 µs of zeroing.
 #[cfg(not(ringmain_loom))]
@@ -83,8 +84,9 @@ pub(super) struct GridWriter {
 #[derive(Debug)]
 struct Scan {
     target: u32,
-    next: usize,
-    end: usize,
+    /// Buckets still to go through. From the last one down: what is moved goes up, to where room was
+    /// made before; the other way it would crowd what has not been moved yet.
+    left: usize,
 }
 
 impl Grid {
@@ -157,18 +159,29 @@ impl Grid {
     #[inline]
     pub(super) fn collect(&self, from: u32, to: u32, fp: u64, out: &mut ShardSet) {
         for level in from..=to {
-            if self.tag_lines == 0 || self.first_may_have(level, fp) {
+            if self.tag_lines == 0 {
                 self.collect_path(level, fp, out);
+            } else {
+                self.collect_tagged(level, fp, out);
             }
         }
     }
 
-    /// What the tag word of the first place says.
+    /// Goes along the path by the tag words, and to buckets only where one has the fingerprint's tag.
     #[inline]
-    fn first_may_have(&self, level: u32, fp: u64) -> bool {
-        let index = self.place(level, fp, 0);
-        let chunk = self.chunks.get(index >> CHUNK_BITS).and_then(OnceLock::get);
-        chunk.is_some_and(|c| tags_may_have(tag_word(c, index).load(Acquire), fp))
+    fn collect_tagged(&self, level: u32, fp: u64, out: &mut ShardSet) {
+        for step in 0..PATH_MAX {
+            let index = self.place(level, fp, step);
+            let chunk = self.chunks.get(index >> CHUNK_BITS).and_then(OnceLock::get);
+            let Some(chunk) = chunk else { return };
+            let tags = tag_word(chunk, index).load(Acquire);
+            if tags_may_have(tags, fp) {
+                self.in_chunk(chunk, index).collect(fp, out);
+            }
+            if !tags_passed(tags) {
+                return;
+            }
+        }
     }
 
     #[inline]
@@ -209,7 +222,8 @@ impl Grid {
         buckets(self.base_bits, level)
     }
 
-    /// The bucket at a step of a fingerprint's path.
+    /// The bucket at a step of a fingerprint's path: two neighbours at a time, because the second line
+    /// of a pair costs little after the first.
     #[inline]
     fn place(&self, level: u32, fp: u64, step: usize) -> usize {
         let buckets = self.buckets(level);
@@ -218,7 +232,7 @@ impl Grid {
             return first;
         }
         let stride = ((fp >> (FP_BITS - 16)) as usize) | 1;
-        (first + stride * step) % buckets
+        (((first + stride * (step / 2)) % buckets) ^ (step & 1)) % buckets
     }
 
     /// Whether to grow.
@@ -283,7 +297,12 @@ impl GridWriter {
             if grid.level.load(Acquire) == level && !grid.grow(level) {
                 return Err(RouteTableFull);
             }
-            self.maintain(grid, usize::MAX);
+            // A call ends a scan under way, or sets it a new target; another one starts the next.
+            for _ in 0..3 {
+                if self.write_level() == level {
+                    self.maintain(grid, usize::MAX);
+                }
+            }
             if self.write_level() == level {
                 return Err(RouteTableFull);
             }
@@ -318,9 +337,9 @@ impl GridWriter {
             Some(scan) => scan,
             None => self.scan_to(grid, grid.level.load(Acquire)),
         };
-        let to = scan.end.min(scan.next.saturating_add(budget));
-        while scan.next < to {
-            if !self.move_bits(grid, scan.next, scan.target) {
+        let to = scan.left.saturating_sub(budget);
+        while scan.left > to {
+            if !self.move_bits(grid, scan.left - 1, scan.target) {
                 // No room there: perhaps because other shards' bits are still at the levels below.
                 // What this shard has moved, it moves once more.
                 let level = grid.level.load(Acquire);
@@ -331,9 +350,9 @@ impl GridWriter {
                 self.scan = Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
                 return true;
             }
-            scan.next += 1;
+            scan.left -= 1;
         }
-        if scan.next == scan.end {
+        if scan.left == 0 {
             self.settle(grid, scan.target);
             return grid.level.load(Acquire) != self.level;
         }
@@ -342,7 +361,7 @@ impl GridWriter {
     }
 
     fn scan_to(&self, grid: &Grid, target: u32) -> Scan {
-        Scan { target, next: 0, end: if self.bits == 0 { 0 } else { grid.buckets(target - 1) } }
+        Scan { target, left: if self.bits == 0 { 0 } else { grid.buckets(target - 1) } }
     }
 
     /// Moves this shard's bits in one bucket up to level `target`; false if there is no room.

@@ -122,12 +122,18 @@ fn tag(fp: u64) -> u64 {
     (fp >> (FP_BITS - TAG_BITS)).max(1)
 }
 
-/// Whether, by its tag word, a bucket has `fp`, or had to send bits on.
+/// Whether, by its tag word, a bucket sent bits on along their paths.
+#[inline]
+pub(super) fn tags_passed(tags: u64) -> bool {
+    tags & DISPLACED_MAX != 0
+}
+
+/// Whether, by its tag word, a bucket may have `fp`.
 #[inline]
 pub(super) fn tags_may_have(tags: u64, fp: u64) -> bool {
     let differs = tags ^ tag(fp) * TAG_ONES;
     let equal = differs.wrapping_sub(TAG_ONES) & !differs & TAG_ONES << (TAG_BITS - 1);
-    equal | tags & DISPLACED_MAX != 0
+    equal != 0
 }
 
 impl Bucket<'_> {
