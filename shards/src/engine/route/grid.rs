@@ -12,8 +12,7 @@
 
 use super::RouteTableFull;
 use super::slots::{
-    Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket, tags_may_have,
-    tags_passed,
+    Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket, tags_may_have, tags_passed,
 };
 use super::sync::{
     AtomicI64, AtomicU32, AtomicU64,
@@ -227,7 +226,7 @@ impl Grid {
     #[inline]
     fn place(&self, level: u32, fp: u64, step: usize) -> usize {
         let buckets = self.buckets(level);
-        let first = ((fp & u64::from(u32::MAX)) * buckets as u64 >> 32) as usize;
+        let first = (((fp & u64::from(u32::MAX)) * buckets as u64) >> 32) as usize;
         if step == 0 {
             return first;
         }
@@ -347,7 +346,8 @@ impl GridWriter {
                     grid.grow(level);
                 }
                 let level = grid.level.load(Acquire);
-                self.scan = Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
+                self.scan =
+                    Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
                 return true;
             }
             scan.left -= 1;

@@ -207,11 +207,8 @@ impl RouteWriter {
     pub fn insert(&mut self, filter: &str) -> Result<(), RouteTableFull> {
         let hashed = self.table.hasher.filter(filter);
         let anchored = self.enter_shape(&hashed);
-        let done = if anchored {
-            self.insert_anchored(&hashed)
-        } else {
-            self.insert_fp(grid_fp(&hashed))
-        };
+        let done =
+            if anchored { self.insert_anchored(&hashed) } else { self.insert_fp(grid_fp(&hashed)) };
         if done.is_err() {
             self.leave_shape(&hashed);
         }
@@ -233,7 +230,8 @@ impl RouteWriter {
     /// cache line each). Call it on every tick; costs two loads when there is nothing to do. Returns
     /// whether more is left.
     pub fn maintain(&mut self, budget: usize) -> bool {
-        self.exact.maintain(&self.table.exact, budget) | self.wild.maintain(&self.table.wild, budget)
+        self.exact.maintain(&self.table.exact, budget)
+            | self.wild.maintain(&self.table.wild, budget)
     }
 
     /// The table.

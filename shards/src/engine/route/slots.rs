@@ -104,7 +104,11 @@ pub(super) struct Bit {
 
 impl Bit {
     pub(super) fn new(shard: usize) -> Self {
-        Self { word: shard / 64, bit: 1 << (shard % 64), reclaimer: (shard as u64 + 1) << DISPLACED_BITS }
+        Self {
+            word: shard / 64,
+            bit: 1 << (shard % 64),
+            reclaimer: (shard as u64 + 1) << DISPLACED_BITS,
+        }
     }
 }
 
@@ -131,8 +135,8 @@ pub(super) fn tags_passed(tags: u64) -> bool {
 /// Whether, by its tag word, a bucket may have `fp`.
 #[inline]
 pub(super) fn tags_may_have(tags: u64, fp: u64) -> bool {
-    let differs = tags ^ tag(fp) * TAG_ONES;
-    let equal = differs.wrapping_sub(TAG_ONES) & !differs & TAG_ONES << (TAG_BITS - 1);
+    let differs = tags ^ (tag(fp) * TAG_ONES);
+    let equal = differs.wrapping_sub(TAG_ONES) & !differs & (TAG_ONES << (TAG_BITS - 1));
     equal != 0
 }
 
@@ -220,9 +224,8 @@ impl Bucket<'_> {
         let found = slots.find(|slot| {
             Key::of(self.key(*slot).load(Acquire)) == key && self.set_bit(*slot, key, bit, live)
         });
-        let claimed = || {
-            (0..SLOTS).find(|s| self.claim(*s, key, bit) && self.set_bit(*s, key, bit, live))
-        };
+        let claimed =
+            || (0..SLOTS).find(|s| self.claim(*s, key, bit) && self.set_bit(*s, key, bit, live));
         let Some(slot) = found.or_else(claimed) else { return false };
         self.set_tag(slot, key);
         true

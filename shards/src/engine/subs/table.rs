@@ -150,8 +150,8 @@ fn spread(hash: u32) -> u64 {
 /// Nearly log₂(1 + x) of a fraction x: twice as dense at 0 as at 1.
 #[inline]
 fn skew(x: u32) -> u32 {
-    let bend = u64::from(x) * u64::from(!x) >> 32;
-    (u64::from(x) + (bend * 1_473_173_782 >> 32)).min(u64::from(u32::MAX)) as u32
+    let bend = (u64::from(x) * u64::from(!x)) >> 32;
+    (u64::from(x) + ((bend * 1_473_173_782) >> 32)).min(u64::from(u32::MAX)) as u32
 }
 
 #[cfg(all(test, not(ringmain_loom)))]
