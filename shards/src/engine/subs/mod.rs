@@ -137,7 +137,6 @@ pub struct SubIndex {
     trie: Trie,
     /// Subscribers of filters that have several.
     many: Slab<Subscribers>,
-    many_bytes: usize,
     subscriptions: usize,
 }
 
@@ -254,7 +253,6 @@ impl SubIndex {
             shapes: Shapes::default(),
             trie: Trie::new(),
             many: Slab::default(),
-            many_bytes: 0,
             subscriptions: 0,
         }
     }
@@ -296,11 +294,8 @@ impl SubIndex {
         };
         let many = &mut self.many[number];
         let position = many.position(session)?;
-        let bytes = many.bytes();
         let gone = many.swap_remove(position);
-        self.many_bytes = self.many_bytes + many.bytes() - bytes;
         if many.len() == 1 {
-            self.many_bytes -= many.bytes();
             let one = *many.at(0);
             self.many.remove(number);
             self.entries.get_mut(filter).set_one(one);
@@ -375,7 +370,7 @@ impl SubIndex {
         self.subscriptions
     }
 
-    /// Bytes held.
+    /// Bytes held. Counts them one by one: not for every turn.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.texts.bytes()
@@ -383,8 +378,7 @@ impl SubIndex {
             + self.index.bytes()
             + self.trie.bytes()
             + self.shapes.bytes()
-            + self.many.len() * size_of::<Subscribers>()
-            + self.many_bytes
+            + self.many.iter().map(|(_, m)| size_of::<Subscribers>() + m.bytes()).sum::<usize>()
     }
 
     fn text(&self, entry: &Entry) -> &str {
@@ -471,7 +465,6 @@ impl SubIndex {
             let mut many = Subscribers::default();
             many.push(one);
             many.push(subscriber);
-            self.many_bytes += many.bytes();
             entry.set_many(self.many.insert(many));
             return None;
         };
@@ -479,9 +472,7 @@ impl SubIndex {
         if let Some(position) = many.position(subscriber.session) {
             return Some(std::mem::replace(many.at_mut(position), subscriber).opts);
         }
-        let bytes = many.bytes();
         many.push(subscriber);
-        self.many_bytes = self.many_bytes + many.bytes() - bytes;
         None
     }
 }

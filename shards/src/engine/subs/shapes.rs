@@ -5,8 +5,8 @@ use hashbrown::HashMap;
 
 /// Shapes probed for per number of levels, without `#` and with it. More go to the trie, which is
 /// then cheaper (decision record 0011).
-const SINGLE_MAX: usize = 4;
-const MULTI_MAX: usize = 2;
+const SINGLE_MAX: usize = 8;
+const MULTI_MAX: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
