@@ -200,6 +200,8 @@ counters! {
     delivery_completed => "delivery/completed",
     /// Copies that went back to their shared group.
     delivery_returned => "delivery/returned",
+    /// Times that more messages waited for a retained replay than may (docs/adr/0014).
+    replays_overtaken => "delivery/replays_overtaken",
     /// Copies that matching produced on this shard. Each is completed, dropped with a reason,
     /// returned, queued or in flight.
     delivery_matched => "delivery/matched",

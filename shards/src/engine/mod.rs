@@ -9,6 +9,7 @@ pub mod counters;
 mod delivery;
 pub mod effects;
 pub mod hash;
+mod held;
 pub mod ids;
 pub mod input;
 pub mod mail;

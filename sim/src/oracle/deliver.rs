@@ -295,8 +295,7 @@ impl Oracle {
             self.check_order(sid, id, &msg, p)?;
         }
         if msg.retain {
-            let replay = ways.iter().all(|w| *w >= REPLAY);
-            self.monotonic(sid, id, &msg, p, replay)?;
+            self.monotonic(sid, id, &msg, p, &ways)?;
         }
         Ok(())
     }
@@ -325,15 +324,19 @@ impl Oracle {
         Ok(())
     }
 
-    /// A retained message never comes after a newer one of its topic. [S-44] [S-83]
+    /// A retained message never comes after a newer one of its topic. [S-44] [S-83] What comes by way
+    /// of a group does not count as the newer one: groups and ordinary subscriptions are independent
+    /// [S-61], and the order in a group is that of its member only [S-84].
     fn monotonic(
         &mut self,
         sid: SessionId,
         id: MsgId,
         msg: &Msg,
         p: &Publish,
-        replay: bool,
+        ways: &Ways,
     ) -> Verdict {
+        let replay = ways.iter().all(|w| *w >= REPLAY);
+        let group = ways.iter().any(|w| (1..REPLAY).contains(w));
         let key = (msg.topic.clone(), p.qos);
         let last = self.sessions[sid].last_retained.get(&key).copied();
         let older = last.is_some_and(|last| self.retained.before(&msg.topic, id, last));
@@ -343,7 +346,7 @@ impl Oracle {
             "retained message {id} came after the newer {last:?} of {}",
             msg.topic
         );
-        if !older {
+        if !older && !group {
             self.sessions[sid].last_retained.insert(key, id);
         }
         Ok(())
