@@ -70,6 +70,11 @@ const CALM_MAX_MS: u64 = 120_000;
 /// Virtual time without anything happening, in ms, after which nothing is going to.
 const QUIET_MS: u64 = 8_000;
 
+/// Virtual time that a drain may take, in ms, and that is looked at after it.
+const DRAIN_MAX_MS: u64 = 20_000;
+/// See [`DRAIN_MAX_MS`].
+const AFTER_DRAIN_MS: u64 = 500;
+
 thread_local! {
     /// Where and why the engine panicked.
     static PANIC: Cell<Option<String>> = const { Cell::new(None) };
@@ -322,9 +327,18 @@ impl Run {
         for d in &mut self.devices {
             d.calm = true;
         }
-        let end_ms = self.world.now.mono_ms() + 20_000;
-        while self.world.now.mono_ms() < end_ms {
+        let end_ms = self.world.now.mono_ms() + DRAIN_MAX_MS;
+        let mut drained_ms = None;
+        loop {
             self.step(false)?;
+            let now_ms = self.world.now.mono_ms();
+            if drained_ms.is_none() && self.oracle.is_drained() {
+                drained_ms = Some(now_ms);
+            }
+            // Clients still come for a while, and are turned away.
+            if now_ms >= end_ms || drained_ms.is_some_and(|at| now_ms >= at + AFTER_DRAIN_MS) {
+                break;
+            }
         }
         self.oracle.at_drained(self.scenario.world.shards)
     }

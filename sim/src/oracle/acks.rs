@@ -1,7 +1,7 @@
 //! Acknowledgements in both directions.
 
-use super::state::Sent;
-use super::{Oracle, Verdict, insist};
+use super::state::{Sent, Session};
+use super::{Oracle, SessionId, Verdict, insist};
 use crate::world::NetId;
 
 impl Oracle {
@@ -54,10 +54,12 @@ impl Oracle {
             "connection #{net}: message {msg} was acknowledged with {reason:#04x}"
         );
         if reason == 0x10 {
-            let wanted = self
-                .sessions
-                .iter()
-                .find(|s| !s.ended && s.copies.get(&msg).is_some_and(|c| c.must));
+            // A session that matched an earlier publish of the message may be over by now: one that
+            // ends with its connection does while a CONNECT of its client is under way. [S-08]
+            let wants = |(sid, s): &(SessionId, &Session)| {
+                self.is_certain(*sid) && s.copies.get(&msg).is_some_and(|c| c.must)
+            };
+            let wanted = self.sessions.iter().enumerate().find(wants).map(|(_, s)| s);
             insist!(
                 wanted.is_none(),
                 "no-matching-subscribers P03",

@@ -127,6 +127,12 @@ impl Oracle {
 }
 
 impl Oracle {
+    /// Whether all shards said that they are done.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.len() == self.rules.shards
+    }
+
     /// The node has drained: nobody is connected. [S-20]
     ///
     /// # Errors

@@ -275,7 +275,7 @@ impl Oracle {
     fn account(&mut self, sid: SessionId, id: MsgId, p: &Publish, ways: Ways) -> Verdict {
         let msg = self.msgs[&id].clone();
         insist!(
-            !msg.refused || msg.ingress.len() > 1,
+            !msg.is_refused(),
             "refused-delivered",
             "message {id} was refused and delivered"
         );

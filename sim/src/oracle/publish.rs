@@ -72,7 +72,7 @@ impl Oracle {
             expiry_s: p.expiry_s,
             ingress: Vec::new(),
             seq: 0,
-            refused: false,
+            refusals: 0,
             varies: false,
             will: None,
         });
@@ -117,11 +117,15 @@ impl Oracle {
         self.recent.push_back(id);
     }
 
-    /// The publish was refused: nobody needs to get it.
+    /// The publish was refused. Nobody needs to get it, unless the server took it before, and its
+    /// publisher never read the acknowledgement.
     pub(super) fn refuse(&mut self, id: MsgId) {
         if let Some(msg) = self.msgs.get_mut(&id) {
-            msg.refused = true;
+            msg.refusals += 1;
             self.retained.refused(&msg.topic, id);
+            if !msg.is_refused() {
+                return;
+            }
         }
         for s in &mut self.sessions {
             if let Some(copies) = s.copies.get_mut(&id) {

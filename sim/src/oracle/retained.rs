@@ -68,10 +68,13 @@ impl Retained {
         }
     }
 
-    /// A publish was refused after all.
+    /// A publish was refused after all: the last one of this message. Earlier ones may have been
+    /// taken.
     pub(super) fn refused(&mut self, topic: &str, id: MsgId) {
-        if let Some(entries) = self.topics.get_mut(topic) {
-            entries.retain(|e| e.id != id);
+        if let Some(entries) = self.topics.get_mut(topic)
+            && let Some(at) = entries.iter().rposition(|e| e.id == id)
+        {
+            entries.remove(at);
         }
     }
 
@@ -123,7 +126,7 @@ impl Oracle {
             let newer = self.retained.topics[topic].iter().any(|e| e.at.step > form.read.step);
             let own = |e: &&Entry| form.no_local && e.device == s.device;
             let small = |e: &&Entry| s.small && self.msgs[&e.id].payload.len() > 150;
-            let lost = |e: &&Entry| self.msgs[&e.id].refused;
+            let lost = |e: &&Entry| self.msgs[&e.id].is_refused();
             let out = held.iter().any(|e| own(e) || small(e) || lost(e));
             if newer || out || !topics::matches(filter, topic) {
                 continue;

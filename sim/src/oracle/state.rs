@@ -197,28 +197,51 @@ impl Copies {
     /// Whether all copies that came, and one more, can have come by different ways, when each group
     /// is good for `each`.
     pub(crate) fn has_room(&self, more: &[usize], each: u32) -> bool {
-        let mut room = HashMap::from([(0, self.plain_max)]);
-        room.extend((1..=self.groups.len()).map(|group| (group, each)));
+        let room = |way: usize| match way {
+            0 => self.plain_max,
+            way if way <= self.groups.len() => each,
+            _ => 1,
+        };
         let all: Vec<&[usize]> = self.received.iter().map(Vec::as_slice).chain([more]).collect();
-        fits(&all, &mut room)
+        fits(&all, &room)
     }
 }
 
 /// From here on ways are replays, each good for one copy.
 pub(crate) const REPLAY: usize = 1 << 16;
 
-fn fits(copies: &[&[usize]], room: &mut HashMap<usize, u32>) -> bool {
-    let Some((first, rest)) = copies.split_first() else { return true };
-    first.iter().any(|way| {
-        let left = *room.entry(*way).or_insert(1);
-        if left == 0 {
-            return false;
+/// Whether each copy can have a way with room for it: a matching, found by augmenting paths.
+fn fits(copies: &[&[usize]], room: &impl Fn(usize) -> u32) -> bool {
+    let mut taken: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    (0..copies.len()).all(|copy| place(copy, copies, room, &mut taken, &mut Vec::new()))
+}
+
+/// Gives a copy a way, if need be by giving another one another way.
+fn place(
+    copy: usize,
+    copies: &[&[usize]],
+    room: &impl Fn(usize) -> u32,
+    taken: &mut BTreeMap<usize, Vec<usize>>,
+    tried: &mut Vec<usize>,
+) -> bool {
+    for way in copies[copy] {
+        if tried.contains(way) {
+            continue;
         }
-        room.insert(*way, left - 1);
-        let fit = fits(rest, room);
-        room.insert(*way, left);
-        fit
-    })
+        tried.push(*way);
+        let by = taken.entry(*way).or_default().clone();
+        if by.len() < room(*way) as usize {
+            taken.entry(*way).or_default().push(copy);
+            return true;
+        }
+        for (at, other) in by.into_iter().enumerate() {
+            if place(other, copies, room, taken, tried) {
+                taken.entry(*way).or_default()[at] = copy;
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// A session.
@@ -319,12 +342,19 @@ pub(crate) struct Msg {
     pub(crate) ingress: Vec<Stamp>,
     /// Place in its publisher's order.
     pub(crate) seq: u64,
-    /// The server refused it.
-    pub(crate) refused: bool,
+    /// How many of those the server refused.
+    pub(crate) refusals: usize,
     /// Its expiry is not the same each time.
     pub(crate) varies: bool,
     /// Its will record, if it is a will.
     pub(crate) will: Option<usize>,
+}
+
+impl Msg {
+    /// The server took none of it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusals > 0 && self.refusals >= self.ingress.len()
+    }
 }
 
 /// A message in a shared group.

@@ -51,7 +51,7 @@ impl Oracle {
                 expiry_s: None,
                 ingress: Vec::new(),
                 seq: 0,
-                refused: false,
+                refusals: 0,
                 varies: false,
                 will: Some(self.wills.len()),
             },
