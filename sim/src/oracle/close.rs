@@ -113,7 +113,7 @@ impl Oracle {
             let conn = &self.conns[net];
             let late = conn.state == ConnState::Live
                 && conn.shard == shard
-                && now_ms > conn.dead_at_ms().saturating_add(KEEP_ALIVE_SLACK_MS);
+                && now_ms > conn.closed_by_ms().saturating_add(KEEP_ALIVE_SLACK_MS);
             insist!(
                 !late,
                 "keep-alive-late S-90",

@@ -220,6 +220,13 @@ impl Oracle {
                 self.conn_mut(*net).state = ConnState::Gone;
                 Ok(())
             }
+            Seen::Reading { net, reads } => {
+                let now_ms = self.now.ms;
+                let conn = self.conn_mut(*net);
+                conn.unread = !reads;
+                conn.read_from_ms = now_ms;
+                Ok(())
+            }
             Seen::TurnDone { shard, deadline_ms } => {
                 self.deadlines[*shard] = *deadline_ms;
                 self.forget_settled();

@@ -123,7 +123,7 @@ impl Oracle {
         let mut due = Vec::new();
         for (topic, held) in self.retained.certain(form.read) {
             // Those that came since are in the choice too, so that nothing is due twice.
-            let newer = self.retained.topics[topic].iter().any(|e| e.at.step > form.read.step);
+            let newer = self.retained.topics[topic].iter().any(|e| e.at.step >= form.read.step);
             let own = |e: &&Entry| form.no_local && e.device == s.device;
             let small = |e: &&Entry| s.small && self.msgs[&e.id].payload.len() > 150;
             let lost = |e: &&Entry| self.msgs[&e.id].is_refused();

@@ -42,6 +42,10 @@ pub(crate) struct Conn {
     pub(crate) session: Option<SessionId>,
     pub(crate) shard: usize,
     pub(crate) last_in_ms: u64,
+    /// The server does not read it now.
+    pub(crate) unread: bool,
+    /// When it last began to.
+    pub(crate) read_from_ms: u64,
     pub(crate) keep_alive_s: u16,
     pub(crate) disconnect_in: Option<u8>,
     pub(crate) disconnect_out: Option<u8>,
@@ -70,6 +74,8 @@ impl Conn {
             session: None,
             shard: 0,
             last_in_ms: now_ms,
+            unread: false,
+            read_from_ms: now_ms,
             keep_alive_s: 0,
             disconnect_in: None,
             disconnect_out: None,
@@ -91,6 +97,16 @@ impl Conn {
 
     pub(crate) fn version(&self) -> u8 {
         self.connect.as_ref().map_or(0, |c| c.version)
+    }
+
+    /// When it must be closed at last, in ms, were nothing to arrive. Nothing can arrive from a
+    /// publisher that is held back, and so its keep-alive rests. [S-90]
+    pub(crate) fn closed_by_ms(&self) -> u64 {
+        match self.keep_alive_s {
+            0 => u64::MAX,
+            _ if self.unread => u64::MAX,
+            s => self.last_in_ms.max(self.read_from_ms) + 1500 * u64::from(s),
+        }
     }
 
     /// When the keep-alive ends, in ms, were nothing to arrive. [S-90]
