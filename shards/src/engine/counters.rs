@@ -235,6 +235,8 @@ counters! {
     overload_delay_lag => "overload_protection/delay/lag",
     /// Publishers paused because memory is critical.
     overload_delay_memory => "overload_protection/delay/memory",
+    /// Publishers paused because too many of their publishes wait for verdicts (Q04).
+    overload_delay_verdict => "overload_protection/delay/verdict",
     /// Connections that sent no CONNECT in time (W12).
     connect_timeout => "connections/connect_timeout",
     /// Connections closed by keep-alive.

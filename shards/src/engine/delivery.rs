@@ -579,7 +579,7 @@ impl Core {
             retain: sending.retain,
             topic,
             packet_id: sending.packet_id,
-            message_expiry_s: out.remaining_expiry_s(self.now_ms),
+            message_expiry_s: out.lifetime().left_s(self.now_ms),
             topic_alias,
             subscription_ids: sending.sub_ids,
             forward: Forward::from_wire(out.props),

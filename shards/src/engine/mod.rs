@@ -29,6 +29,7 @@ mod sublist;
 pub mod subs;
 mod subscribe;
 mod sys;
+mod verdict;
 pub mod wheel;
 
 pub use shard::Shard;
