@@ -177,12 +177,13 @@ impl Shard {
             return self.on_refused(ci, p, refusal, fx);
         }
         let clears = p.retain && p.payload.is_empty();
-        let routed = if clears && cfg_retained.stop_publish_clear_msg {
+        let mut routed = if clears && cfg_retained.stop_publish_clear_msg {
             Routed { matched: 1, ..Routed::default() }
         } else {
             self.route(&mut out, true, fx)
         };
         if p.retain && !oversized {
+            routed.stored = true;
             self.retain(&mut out, fx);
         }
         if let Some(packet_id) = p.packet_id {
@@ -640,6 +641,8 @@ pub(crate) struct Routed {
     pub(crate) matched: u32,
     pub(crate) taken: u32,
     pub(crate) refused: bool,
+    /// Whether it was sent to the owner of its topic, to be retained.
+    pub(crate) stored: bool,
     pub(crate) asked: u32,
     pub(crate) ticket: Option<Ticket>,
 }

@@ -31,7 +31,10 @@ struct PendingPublish {
     /// Verdicts to come.
     open: u32,
     taken: u32,
+    /// Whether a target had no room for it.
     refused: bool,
+    /// Whether it is stored as a retained message: then somebody took it.
+    stored: bool,
 }
 
 /// An acknowledgement that waits: for its verdicts, or for those ahead of it. [MQTT-4.6.0-2]
@@ -49,7 +52,7 @@ impl Answers {
     /// For a publish that asks other shards.
     pub(crate) fn ticket(&mut self) -> Ticket {
         let conn = ConnId { index: NONE, generation: 0 };
-        let ix = self.pending.insert(PendingPublish { conn, open: 0, taken: 0, refused: false });
+        let ix = self.pending.insert(PendingPublish { conn, open: 0, taken: 0, refused: false, stored: false });
         super::core::ticket(&self.pending, ix)
     }
 
@@ -84,7 +87,7 @@ impl Shard {
             conn.received_open += 1;
         }
         let Some(Ticket { index: pending, .. }) = routed.ticket else {
-            let reason = if routed.refused && routed.taken == 0 {
+            let reason = if routed.refused && routed.taken == 0 && !routed.stored {
                 ReasonCode::QUOTA_EXCEEDED
             } else if routed.matched == 0 {
                 ReasonCode::NO_MATCHING_SUBSCRIBERS // P03
@@ -93,8 +96,8 @@ impl Shard {
             };
             return self.answer_publish(id.index, packet_id, qos, reason, fx);
         };
-        let Routed { asked: open, taken, refused, .. } = routed;
-        self.answers.pending[pending] = PendingPublish { conn: id, open, taken, refused };
+        let Routed { asked: open, taken, refused, stored, .. } = routed;
+        self.answers.pending[pending] = PendingPublish { conn: id, open, taken, refused, stored };
         let queue = self.answers.by_conn.entry(id.index).or_default();
         queue.push_back(Answer { packet_id, qos, pending, reason: None });
         self.bound_answers(id.index, fx);
@@ -164,6 +167,7 @@ impl Shard {
             return;
         }
         let reason = match (p.taken, p.refused) {
+            (0, true) if p.stored => ReasonCode::SUCCESS,
             (0, true) => ReasonCode::QUOTA_EXCEEDED,
             (0, false) => ReasonCode::NO_MATCHING_SUBSCRIBERS,
             _ => ReasonCode::SUCCESS,

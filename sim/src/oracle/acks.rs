@@ -41,7 +41,7 @@ impl Oracle {
     fn accepted(&mut self, net: NetId, msg: u64, reason: u8) -> Verdict {
         if reason >= 0x80 {
             insist!(
-                self.rules.pressure || self.draining,
+                self.rules.pressure || self.draining || self.rules.rejects && reason == 0x97,
                 "refused-publish",
                 "connection #{net}: message {msg} was refused with {reason:#04x}"
             );

@@ -368,7 +368,7 @@ impl Oracle {
         let may_be_over = |sid: SessionId| {
             let s = &sessions[sid];
             let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-            s.ended || cleaned || now.ms >= s.expires_ms()
+            s.ended || s.doubtful || cleaned || now.ms >= s.expires_ms()
         };
         // What is written behind the end of its session, in the same turn, has gone back already.
         let back = qos == 1 && may_be_over(sid);

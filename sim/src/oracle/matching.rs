@@ -149,7 +149,7 @@ impl Oracle {
         let leaves = |c: &Conn| c.disconnect_in.is_some() || c.dead_at_ms() <= self.now.ms;
         let ends = s.expiry_s == 0 && conn.is_some_and(leaves);
         let may_go = ends || connecting.iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-        !s.ended && !may_go && self.now.ms < s.expires_ms()
+        !s.ended && !s.doubtful && !self.is_discarded(s.device) && !may_go && self.now.ms < s.expires_ms()
     }
 
     /// The subscriptions of a session changed in a way that is not yet certain: publishes under way

@@ -190,6 +190,8 @@ pub(crate) struct GroupPart {
 pub(crate) struct Copies {
     /// At least one by way of ordinary subscriptions.
     pub(crate) must: bool,
+    /// With QoS 0 it may be lost: the client was away meanwhile.
+    pub(crate) away: bool,
     /// At most so many by way of them.
     pub(crate) plain_max: u32,
     /// Granted QoS that the copy may follow, one bit each.
@@ -269,6 +271,8 @@ pub(crate) struct Session {
     pub(crate) offline_ms: Option<u64>,
     /// It is over for certain.
     pub(crate) ended: bool,
+    /// An administrator may have ended it.
+    pub(crate) doubtful: bool,
     pub(crate) small: bool,
     /// When it last left a group.
     pub(crate) lapse_step: u64,
@@ -314,6 +318,7 @@ impl Session {
             expiry_s: 0,
             offline_ms: None,
             ended: false,
+            doubtful: false,
             small: false,
             lapse_step: 0,
             subs: Vec::new(),
