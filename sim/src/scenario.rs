@@ -236,6 +236,9 @@ impl Scenario {
         }
         self.queue_policy =
             *rng.pick(&[QueueDropPolicy::Oldest, QueueDropPolicy::Newest, QueueDropPolicy::Reject]);
+        // A refusal closes connections of version 3: what they sent after it is not looked at.
+        self.world.packetwise |=
+            self.mqueue_len > 0 && self.queue_policy == QueueDropPolicy::Reject;
         self.kick = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };
         self.dump = if rng.chance(150) { 2 } else { 0 };
         self.reload = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };

@@ -35,7 +35,8 @@ pub(crate) mod flag {
     /// Any of them.
     pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT;
     /// Those for which the client can do nothing: its keep-alive rests.
-    pub(crate) const PAUSED_BY_US: u16 = PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT;
+    pub(crate) const PAUSED_BY_US: u16 =
+        PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
     /// Its socket is congested since [`Conn::congested_ms`].

@@ -52,7 +52,13 @@ impl Answers {
     /// For a publish that asks other shards.
     pub(crate) fn ticket(&mut self) -> Ticket {
         let conn = ConnId { index: NONE, generation: 0 };
-        let ix = self.pending.insert(PendingPublish { conn, open: 0, taken: 0, refused: false, stored: false });
+        let ix = self.pending.insert(PendingPublish {
+            conn,
+            open: 0,
+            taken: 0,
+            refused: false,
+            stored: false,
+        });
         super::core::ticket(&self.pending, ix)
     }
 

@@ -16,17 +16,20 @@ struct Kick {
     discard: bool,
     /// The connection that was live then.
     net: Option<NetId>,
-    /// Whether a session was there for certain.
-    certain: bool,
+    /// The session that was there for certain.
+    session: Option<SessionId>,
 }
+
+/// A session that was there for certain when somebody asked, and its subscriptions: text, QoS, step
+/// of the SUBSCRIBE.
+type Known = (SessionId, Vec<(String, u8, u64)>);
 
 /// Questions and orders without answer.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
     next: u64,
     kicks: BTreeMap<u64, Kick>,
-    /// Device, and its subscriptions if its session was there for certain.
-    dumps: BTreeMap<u64, (usize, Option<Vec<String>>)>,
+    dumps: BTreeMap<u64, (usize, Option<Known>)>,
 }
 
 impl Oracle {
@@ -34,10 +37,10 @@ impl Oracle {
     pub fn kick_ordered(&mut self, device: usize, discard: bool) -> u64 {
         self.admin.next += 1;
         let sid = self.current[device];
-        let certain = sid.is_some_and(|sid| self.is_certain(sid));
+        let session = sid.filter(|sid| self.is_certain(*sid));
         let net = sid.and_then(|sid| self.sessions[sid].conn);
         let net = net.filter(|n| self.conns.get(n).is_some_and(|c| c.state == ConnState::Live));
-        self.admin.kicks.insert(self.admin.next, Kick { device, discard, net, certain });
+        self.admin.kicks.insert(self.admin.next, Kick { device, discard, net, session });
         if let Some(sid) = sid.filter(|_| discard) {
             self.doubt(sid);
         }
@@ -48,11 +51,8 @@ impl Oracle {
     pub fn dump_ordered(&mut self, device: usize) -> u64 {
         self.admin.next += 1;
         let sid = self.current[device].filter(|sid| self.is_certain(*sid));
-        let subs = sid.map(|sid| {
-            let subs = self.sessions[sid].subs.iter().filter(|s| s.certain());
-            subs.map(|s| s.text.clone()).collect()
-        });
-        self.admin.dumps.insert(self.admin.next, (device, subs));
+        let known = sid.map(|sid| (sid, self.sure_subs(sid)));
+        self.admin.dumps.insert(self.admin.next, (device, known));
         self.admin.next
     }
 
@@ -88,18 +88,18 @@ impl Oracle {
     pub(super) fn kicked(&mut self, token: u64, found: bool) -> Verdict {
         let kick = self.admin.kicks.remove(&token);
         insist!(kick.is_some(), "kick Q14", "an unknown kick {token} is answered");
-        let Some(Kick { device, discard, net, certain }) = kick else { return Ok(()) };
+        let Some(Kick { device, discard, net, session }) = kick else { return Ok(()) };
         let sid = self.current[device];
-        let still = sid.is_some_and(|sid| !discard && self.is_certain(sid));
-        insist!(found || !(certain && still), "kick Q14", "device {device} was not found");
-        let open = net.is_some_and(|net| {
-            self.conns.get(&net).is_some_and(|c| c.state == ConnState::Live)
-        });
+        let still = session.is_some() && session == sid && !discard;
+        let still = still && session.is_some_and(|sid| self.is_certain(sid));
+        insist!(found || !still, "kick Q14", "device {device} was not found");
+        let open =
+            net.is_some_and(|net| self.conns.get(&net).is_some_and(|c| c.state == ConnState::Live));
         insist!(!open, "kick Q14", "device {device} was kicked and #{net:?} is still live");
         // One that is connected now came after it.
-        let connected = sid.and_then(|sid| self.sessions[sid].conn).is_some_and(|net| {
-            self.conns.get(&net).is_some_and(|c| c.state == ConnState::Live)
-        });
+        let connected = sid
+            .and_then(|sid| self.sessions[sid].conn)
+            .is_some_and(|net| self.conns.get(&net).is_some_and(|c| c.state == ConnState::Live));
         if let Some(sid) = sid {
             if discard && !connected {
                 self.doubt(sid);
@@ -113,21 +113,23 @@ impl Oracle {
     pub(super) fn dumped(&mut self, token: u64, session: Option<&SessionInfo>) -> Verdict {
         let dump = self.admin.dumps.remove(&token);
         insist!(dump.is_some(), "dump Q14", "an unknown question {token} is answered");
-        let Some((device, Some(subs))) = dump else { return Ok(()) };
-        let Some(sid) = self.current[device].filter(|sid| self.is_certain(*sid)) else {
+        let Some((device, Some((sid, before)))) = dump else { return Ok(()) };
+        if self.current[device] != Some(sid) || !self.is_certain(sid) {
             return Ok(());
-        };
-        let s = &self.sessions[sid];
+        }
         insist!(session.is_some(), "dump Q14", "device {device} has a session, and none was found");
         let Some(info) = session else { return Ok(()) };
-        let mut there = s.subs.iter().filter(|sub| sub.certain() && subs.contains(&sub.text));
-        let missing = there.find(|sub| {
-            let known = |(text, qos): &(String, u8)| {
-                *text == sub.text && sub.forms.iter().any(|f| f.qos == *qos)
-            };
-            !info.subscriptions.iter().any(known)
+        // Those that were there all the time.
+        let missing = self.sure_subs(sid).into_iter().find(|sub| {
+            let (text, qos, _) = sub;
+            before.contains(sub) && !info.subscriptions.contains(&(text.clone(), *qos))
         });
         insist!(missing.is_none(), "dump Q14", "device {device} has {missing:?}, not in {info:?}");
         Ok(())
+    }
+
+    fn sure_subs(&self, sid: SessionId) -> Vec<(String, u8, u64)> {
+        let subs = self.sessions[sid].subs.iter().filter(|s| s.certain() && s.forms.len() == 1);
+        subs.map(|s| (s.text.clone(), s.forms[0].qos, s.forms[0].read.step)).collect()
     }
 }

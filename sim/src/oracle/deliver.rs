@@ -274,11 +274,7 @@ impl Oracle {
 
     fn account(&mut self, sid: SessionId, id: MsgId, p: &Publish, ways: Ways) -> Verdict {
         let msg = self.msgs[&id].clone();
-        insist!(
-            !msg.is_refused(),
-            "refused-delivered",
-            "message {id} was refused and delivered"
-        );
+        insist!(!msg.is_refused(), "refused-delivered", "message {id} was refused and delivered");
         let s = &mut self.sessions[sid];
         s.replays_due.retain(|due| !(due.topic == msg.topic && due.any_of.contains(&id)));
         let copies = s.copies.entry(id).or_default();

@@ -146,10 +146,16 @@ impl Oracle {
         let connecting = &self.connecting[s.device];
         let conn = s.conn.and_then(|net| self.conns.get(&net));
         // Its close is seen at the end of the turn only, but is done by then.
-        let leaves = |c: &Conn| c.disconnect_in.is_some() || c.dead_at_ms() <= self.now.ms;
+        let leaves = |c: &Conn| {
+            c.disconnect_in.is_some() || c.dead_at_ms() <= self.now.ms || self.is_kicked(s.device)
+        };
         let ends = s.expiry_s == 0 && conn.is_some_and(leaves);
         let may_go = ends || connecting.iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-        !s.ended && !s.doubtful && !self.is_discarded(s.device) && !may_go && self.now.ms < s.expires_ms()
+        !s.ended
+            && !s.doubtful
+            && !self.is_discarded(s.device)
+            && !may_go
+            && self.now.ms < s.expires_ms()
     }
 
     /// The subscriptions of a session changed in a way that is not yet certain: publishes under way

@@ -10,16 +10,15 @@ struct Bench {
     ms: u64,
 }
 
-const RULES: Rules =
-    Rules {
-        devices: 2,
-        shards: 1,
-        pressure: false,
-        queue_bound: false,
-        roomy: true,
-        rejects: false,
-        keeps_qos0: false,
-    };
+const RULES: Rules = Rules {
+    devices: 2,
+    shards: 1,
+    pressure: false,
+    queue_bound: false,
+    roomy: true,
+    rejects: false,
+    keeps_qos0: false,
+};
 
 fn connect(client: usize, clean: bool) -> Box<Connect> {
     Box::new(Connect {
