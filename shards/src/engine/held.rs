@@ -29,10 +29,20 @@ const HELD_BYTES_MAX: u64 = 1 << 20;
 /// Topics remembered of those that went out. Of further ones an older stored message may follow.
 const PASSED_MAX: usize = 100_000;
 
+/// A copy that waits.
+#[derive(Debug)]
+struct Waiting {
+    /// Number of the last live message then, this one included.
+    no: u64,
+    /// A live message, not a stored one. That may stand for a stored one, see [`Held::replaces`].
+    live: bool,
+    copy: Copy,
+}
+
 /// What waits for the replays of one session. `Lives on: home shard.` In the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    waiting: VecDeque<(u64, Copy)>,
+    waiting: VecDeque<Waiting>,
     bytes: u64,
     /// Number of the live message that came last. A replay only minds those after its beginning:
     /// those before were matched without its subscription.
@@ -54,23 +64,29 @@ impl Held {
     }
 
     /// Whether a newer message than the stored one of a topic waits or went out, for a subscription
-    /// whose replay began at `mark`. [S-83]
-    pub(crate) fn has_newer(&self, topic: &str, mark: u64) -> bool {
-        let waits = |(no, c): &(u64, Copy)| *no > mark && c.msg.retain && c.msg.topic() == topic;
-        self.waiting.iter().any(waits)
-            || (!self.passed.is_empty()
-                && self.passed.get(&topic_hash(topic)).is_some_and(|no| *no > mark))
+    /// whose replay began at `mark`. [S-83] One that waits stands for the stored one from then on: it
+    /// is not lost when the client goes away. [S-44]
+    pub(crate) fn replaces(&mut self, topic: &str, mark: u64) -> bool {
+        let newer = |w: &&mut Waiting| {
+            w.no > mark && w.live && w.copy.msg.retain && w.copy.msg.topic() == topic
+        };
+        if let Some(w) = self.waiting.iter_mut().rev().find(newer) {
+            w.copy.replay = true;
+            return true;
+        }
+        let passed = !self.passed.is_empty();
+        passed && self.passed.get(&topic_hash(topic)).is_some_and(|no| *no > mark)
     }
 
     /// Whether a message of a topic waits.
     pub(crate) fn has_topic(&self, topic: &str) -> bool {
-        self.waiting.iter().any(|(_, c)| c.msg.topic() == topic)
+        self.waiting.iter().any(|w| w.copy.msg.topic() == topic)
     }
 
     /// Whether a message would overtake one that waits. [S-80, S-81]
     fn is_before(&self, topic: &str, publisher: u64, qos: QoS) -> bool {
-        let same = |c: &Copy| c.qos == qos && c.msg.publisher == publisher && !c.replay;
-        self.waiting.iter().any(|(_, c)| same(c) || c.msg.topic() == topic)
+        let same = |c: &Copy| c.qos == qos && c.msg.publisher == publisher;
+        self.waiting.iter().any(|w| w.live && same(&w.copy) || w.copy.msg.topic() == topic)
     }
 
     /// Whether one of so many bytes is too many.
@@ -79,9 +95,10 @@ impl Held {
     }
 
     fn push(&mut self, copy: Copy) {
-        self.last += u64::from(!copy.replay);
+        let live = !copy.replay;
+        self.last += u64::from(live);
         self.bytes += copy.msg.queue_bytes() as u64;
-        self.waiting.push_back((self.last, copy));
+        self.waiting.push_back(Waiting { no: self.last, live, copy });
     }
 
     /// Remembers a retained message that did not wait.
@@ -97,12 +114,12 @@ impl Held {
         self.overflowed = true;
         self.bytes = 0;
         let waiting = std::mem::take(&mut self.waiting);
-        for (no, copy) in &waiting {
-            if copy.msg.retain && !copy.replay && self.passed.len() < PASSED_MAX {
+        for Waiting { no, live, copy } in &waiting {
+            if copy.msg.retain && *live && self.passed.len() < PASSED_MAX {
                 self.passed.insert(topic_hash(copy.msg.topic()), *no);
             }
         }
-        waiting.into_iter().map(|(_, copy)| copy).collect()
+        waiting.into_iter().map(|w| w.copy).collect()
     }
 
     /// Takes out what need not wait any more, in order. `unsent` are the topics of stored messages
@@ -115,10 +132,10 @@ impl Held {
         let mut out = SmallVec::new();
         let mut topics = HashSet::new();
         let mut publishers = HashSet::new();
-        for (no, copy) in std::mem::take(&mut self.waiting) {
+        for w in std::mem::take(&mut self.waiting) {
+            let Waiting { live, ref copy, .. } = w;
             let topic = topic_hash(copy.msg.topic());
             let from = (copy.msg.publisher, copy.qos as u8);
-            let live = !copy.replay;
             let stays = topics.contains(&topic)
                 || live && publishers.contains(&from)
                 || live && copy.qos == QoS::AtMostOnce && unsent.contains(&topic)
@@ -128,14 +145,14 @@ impl Held {
                 if live {
                     publishers.insert(from);
                 }
-                self.waiting.push_back((no, copy));
+                self.waiting.push_back(w);
                 continue;
             }
-            if copy.replay && copy.qos != QoS::AtMostOnce {
+            if !live && copy.qos != QoS::AtMostOnce {
                 unsent.insert(topic);
             }
             self.bytes -= copy.msg.queue_bytes() as u64;
-            out.push(copy);
+            out.push(w.copy);
         }
         out
     }

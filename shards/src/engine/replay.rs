@@ -322,11 +322,10 @@ impl Shard {
         let si = r.session;
         for msg in messages {
             let r = &self.replays.slab[ix];
-            let held = self.replays.by_session.get(&si).map(|all| &all.held);
-            let newer = held.is_some_and(|held| held.has_newer(msg.topic(), r.mark));
             let s = &self.core.sessions[si];
             let own = r.opts.no_local() && s.client_hash == msg.publisher; // [S-49]
-            if newer || own {
+            let mut held = self.replays.by_session.get_mut(&si).map(|all| &mut all.held);
+            if own || held.as_mut().is_some_and(|held| held.replaces(msg.topic(), r.mark)) {
                 continue;
             }
             // What waits of its topic came before this subscription, and so is older.

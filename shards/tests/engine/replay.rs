@@ -44,6 +44,27 @@ fn a_stored_message_comes_even_if_a_copy_of_it_waits_for_an_earlier_subscription
     }
 }
 
+// S-44. A live copy that waits stands for the stored one, and is not lost as QoS 0 otherwise is.
+#[test]
+fn a_stored_message_that_a_live_one_replaces_comes_when_the_client_is_back() {
+    for shards in SHARDS {
+        let (mut n, p) = node(shards, 100);
+        n.put(p, &retained("t", 0, "old"));
+        let s = n.resume(V5, "s");
+        n.sub(s, "x/#", 1); // fills a page behind the window
+        let first = n.msg(s);
+        n.sub(s, "t", 0); // is not read while the page waits
+        n.put(p, &retained("t", 0, "new"));
+        n.drop_conn(s);
+        let s = n.resume(V5, "s");
+        let got = n.msgs(s);
+        assert_eq!(got[0].id, first.id, "resent");
+        let of_topic: Vec<_> = got.iter().filter(|m| m.topic == "t").map(Msg::text).collect();
+        assert_eq!(of_topic, ["new"], "{shards}");
+        balanced(&n.counters(), &n);
+    }
+}
+
 // S-23, S-83. A window without room only delays QoS 0 behind a stored message of its topic.
 #[test]
 fn qos_0_waits_for_the_stored_message_of_its_topic_and_for_no_other() {

@@ -102,6 +102,11 @@ impl Oracle {
                 );
             }
             for due in &s.replays_due {
+                // [S-30] A later connection of the client may take none of their size.
+                let big = |id| self.msgs.get(id).is_some_and(|m| m.payload.len() > SMALL);
+                if due.any_of.iter().any(big) {
+                    continue;
+                }
                 missing += 1;
                 insist!(
                     self.rules.queue_bound || (due.qos == 0 && !self.rules.roomy),
