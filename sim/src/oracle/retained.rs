@@ -82,8 +82,10 @@ impl Retained {
     pub(super) fn settle(&mut self) -> HashSet<MsgId> {
         let end = Stamp { epoch: u64::MAX, ..Stamp::default() };
         for entries in self.topics.values_mut() {
-            let all = entries.clone();
-            entries.retain(|e| !all.iter().any(|n| e.replaced(n, end)));
+            let held = |e: &&Entry| !entries.iter().any(|n| e.replaced(n, end));
+            let ids: HashSet<MsgId> = entries.iter().filter(held).map(|e| e.id).collect();
+            // All publishes of those: one that was repeated is as old as its first. See `before`.
+            entries.retain(|e| ids.contains(&e.id));
         }
         self.topics.values().flatten().map(|e| e.id).collect()
     }
