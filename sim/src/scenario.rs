@@ -1,5 +1,7 @@
 //! What a run is like: how many of what, and how likely. Drawn from the seed, within a theme.
 
+use ringmain_shards::engine::config::QueueDropPolicy;
+
 use crate::rng::Rng;
 use crate::world::WorldConfig;
 
@@ -131,6 +133,14 @@ pub struct Scenario {
     pub redispatch_late: bool,
     /// QoS 0 is queued for offline sessions.
     pub store_qos0: bool,
+    /// What goes when a queue is full.
+    pub queue_policy: QueueDropPolicy,
+    /// An administrator ends a connection or a session, per step.
+    pub kick: u32,
+    /// An administrator looks at a session, per step.
+    pub dump: u32,
+    /// The configuration changes, per step.
+    pub reload: u32,
 }
 
 impl Scenario {
@@ -142,6 +152,7 @@ impl Scenario {
         let name = theme.and_then(|t| NAMES.iter().find(|n| **n == t)).copied().unwrap_or(turn);
         let mut s = Self::plain(name, &mut rng, steps);
         s.apply_theme(&mut rng);
+        s.administer(&mut Rng::new(seed ^ 0xAD31_2157));
         if let Some(n) = shards {
             s.world.shards = n;
         }
@@ -211,7 +222,26 @@ impl Scenario {
             strategy: rng.below(8),
             redispatch_late: rng.chance(500),
             store_qos0: rng.chance(200),
+            queue_policy: QueueDropPolicy::Oldest,
+            kick: 0,
+            dump: 0,
+            reload: 0,
         }
+    }
+
+    /// What an administrator sets and does: apart from the theme, in some of the seeds.
+    fn administer(&mut self, rng: &mut Rng) {
+        if rng.chance(60) {
+            self.mqueue_len = *rng.pick(&[1, 4, 20]);
+        }
+        self.queue_policy =
+            *rng.pick(&[QueueDropPolicy::Oldest, QueueDropPolicy::Newest, QueueDropPolicy::Reject]);
+        // A refusal closes connections of version 3: what they sent after it is not looked at.
+        self.world.packetwise |=
+            self.mqueue_len > 0 && self.queue_policy == QueueDropPolicy::Reject;
+        self.kick = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };
+        self.dump = if rng.chance(150) { 2 } else { 0 };
+        self.reload = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };
     }
 
     fn apply_theme(&mut self, rng: &mut Rng) {

@@ -70,6 +70,11 @@ const CALM_MAX_MS: u64 = 120_000;
 /// Virtual time without anything happening, in ms, after which nothing is going to.
 const QUIET_MS: u64 = 8_000;
 
+/// Virtual time that a drain may take, in ms, and that is looked at after it.
+const DRAIN_MAX_MS: u64 = 20_000;
+/// See [`DRAIN_MAX_MS`].
+const AFTER_DRAIN_MS: u64 = 500;
+
 thread_local! {
     /// Where and why the engine panicked.
     static PANIC: Cell<Option<String>> = const { Cell::new(None) };
@@ -82,6 +87,9 @@ struct Run {
     scenario: Scenario,
     numbers: Numbers,
     rng: Rng,
+    /// Of the administrator.
+    admin: Rng,
+    reloads: u16,
     trace: Option<Vec<String>>,
     /// Devices that act: at first the watchers alone.
     awake: usize,
@@ -120,6 +128,7 @@ fn engine_config(s: &Scenario) -> EngineConfig {
     c.mqtt.max_inflight = s.max_inflight;
     c.mqtt.receive_maximum = s.server_receive_max;
     c.mqtt.max_mqueue_len = s.mqueue_len;
+    c.mqtt.mqueue_drop_policy = s.queue_policy;
     c.mqtt.max_mqueue_bytes = 0;
     c.mqtt.topic_alias_max = 4;
     c.mqtt.topic_alias_out_max = 4;
@@ -128,7 +137,15 @@ fn engine_config(s: &Scenario) -> EngineConfig {
     c.sys.interval_s = 0;
     c.sys.heartbeat_s = 0;
     c.sys.client_events = false;
-    c.shared.strategy = [
+    c.shared.strategy = strategy(s.strategy);
+    if s.redispatch_late {
+        c.shared.redispatch = Redispatch::OnSessionEnd;
+    }
+    c
+}
+
+fn strategy(i: usize) -> Strategy {
+    [
         Strategy::Random,
         Strategy::RoundRobin,
         Strategy::RoundRobinPerGroup,
@@ -137,11 +154,7 @@ fn engine_config(s: &Scenario) -> EngineConfig {
         Strategy::HashClientId,
         Strategy::HashTopic,
         Strategy::LeastInflight,
-    ][s.strategy % 8];
-    if s.redispatch_late {
-        c.shared.redispatch = Redispatch::OnSessionEnd;
-    }
-    c
+    ][i % 8]
 }
 
 impl Run {
@@ -173,6 +186,8 @@ impl Run {
             scenario,
             numbers: Numbers::default(),
             rng,
+            admin: Rng::new(options.seed ^ 0x00AD_3141),
+            reloads: 0,
             trace: options.trace.then(Vec::new),
             awake: WATCHERS,
         }
@@ -248,6 +263,47 @@ impl Run {
                 self.world.control(shard, Control::Pressure(pressure));
             }
         }
+        self.administer(&s);
+    }
+
+    /// What an administrator does meanwhile.
+    fn administer(&mut self, s: &Scenario) {
+        if self.admin.chance(s.kick) {
+            let device = self.admin.range(WATCHERS as u64, self.devices.len() as u64 - 1) as usize;
+            let discard_session = self.admin.chance(500);
+            let token = self.oracle.kick_ordered(device, discard_session);
+            self.log(|r| format!("{:>9} kick {device} {discard_session}", r.world.now.mono_ms()));
+            self.control(&Control::Kick {
+                client_id: Device::client_id(device).into(),
+                reason: 0x98,
+                discard_session,
+                token,
+            });
+        }
+        if self.admin.chance(s.dump) {
+            let device = self.admin.below(self.devices.len());
+            let token = self.oracle.dump_ordered(device);
+            let client_id = Device::client_id(device).into();
+            self.control(&Control::DumpSession { client_id, token });
+        }
+        if self.admin.chance(s.reload) {
+            // What the oracle need not know: clients are held to what their CONNACK told them.
+            let mut c = engine_config(s);
+            c.mqtt.max_inflight = *self.admin.pick(&[1, 2, 5, 32]);
+            // More each time: a client that resumes may have as many under way as it was told last.
+            self.reloads += 1;
+            c.mqtt.receive_maximum = s.server_receive_max + self.reloads;
+            c.mqtt.topic_alias_max = *self.admin.pick(&[1, 4]);
+            c.mqtt.topic_alias_out_max = *self.admin.pick(&[0, 1, 4]);
+            c.shared.strategy = strategy(self.admin.below(8));
+            self.control(&Control::Reload(Arc::new(c)));
+        }
+    }
+
+    fn control(&mut self, control: &Control) {
+        for shard in 0..self.scenario.world.shards {
+            self.world.control(shard, control.clone());
+        }
     }
 
     /// Time goes on to `to_ns`, but not over a device's ping.
@@ -322,9 +378,18 @@ impl Run {
         for d in &mut self.devices {
             d.calm = true;
         }
-        let end_ms = self.world.now.mono_ms() + 20_000;
-        while self.world.now.mono_ms() < end_ms {
+        let end_ms = self.world.now.mono_ms() + DRAIN_MAX_MS;
+        let mut drained_ms = None;
+        loop {
             self.step(false)?;
+            let now_ms = self.world.now.mono_ms();
+            if drained_ms.is_none() && self.oracle.is_drained() {
+                drained_ms = Some(now_ms);
+            }
+            // Clients still come for a while, and are turned away.
+            if now_ms >= end_ms || drained_ms.is_some_and(|at| now_ms >= at + AFTER_DRAIN_MS) {
+                break;
+            }
         }
         self.oracle.at_drained(self.scenario.world.shards)
     }

@@ -30,10 +30,13 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_RATE: u16 = 8;
     /// Its bytes wait for the next turn: this one did enough.
     pub(crate) const PAUSED_TURN: u16 = 16;
+    /// Too many of its publishes wait for verdicts.
+    pub(crate) const PAUSED_VERDICT: u16 = 512;
     /// Any of them.
-    pub(crate) const PAUSED: u16 = 31;
+    pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT;
     /// Those for which the client can do nothing: its keep-alive rests.
-    pub(crate) const PAUSED_BY_US: u16 = PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN;
+    pub(crate) const PAUSED_BY_US: u16 =
+        PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
     /// Its socket is congested since [`Conn::congested_ms`].

@@ -200,6 +200,8 @@ counters! {
     delivery_completed => "delivery/completed",
     /// Copies that went back to their shared group.
     delivery_returned => "delivery/returned",
+    /// Times that more messages waited for a retained replay than may (docs/adr/0014).
+    replays_overtaken => "delivery/replays_overtaken",
     /// Copies that matching produced on this shard. Each is completed, dropped with a reason,
     /// returned, queued or in flight.
     delivery_matched => "delivery/matched",
@@ -233,6 +235,8 @@ counters! {
     overload_delay_lag => "overload_protection/delay/lag",
     /// Publishers paused because memory is critical.
     overload_delay_memory => "overload_protection/delay/memory",
+    /// Publishers paused because too many of their publishes wait for verdicts (Q04).
+    overload_delay_verdict => "overload_protection/delay/verdict",
     /// Connections that sent no CONNECT in time (W12).
     connect_timeout => "connections/connect_timeout",
     /// Connections closed by keep-alive.

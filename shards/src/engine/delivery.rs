@@ -127,7 +127,8 @@ impl Core {
     fn window_open(&self, si: u32) -> bool {
         let s = &self.sessions[si];
         let Some(out) = &s.out else { return true };
-        !out.queue.has_acknowledged() && self.window_has_room(si, out)
+        let waits = out.queue.has_acknowledged() || out.queue.replay_len() > 0; // [S-83]
+        !waits && self.window_has_room(si, out)
     }
 
     fn window_has_room(&self, si: u32, out: &Outbound) -> bool {
@@ -308,8 +309,7 @@ impl Core {
         }
         let Some(s) = self.sessions.get_mut(si) else { return };
         s.trim();
-        let page = self.cfg.retained.page_messages;
-        if s.has(session_flag::REPLAYING) && s.out.as_ref().is_none_or(|o| o.queue.len() < page) {
+        if s.has(session_flag::REPLAYING) {
             self.after.push(After::Replay { session: si });
         }
     }
@@ -579,7 +579,7 @@ impl Core {
             retain: sending.retain,
             topic,
             packet_id: sending.packet_id,
-            message_expiry_s: out.remaining_expiry_s(self.now_ms),
+            message_expiry_s: out.lifetime().left_s(self.now_ms),
             topic_alias,
             subscription_ids: sending.sub_ids,
             forward: Forward::from_wire(out.props),

@@ -69,26 +69,50 @@ impl Message {
         self.data.slice(self.payload_at as usize..)
     }
 
+    /// Its life.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        let Self { created_ms, expiry_s, expiry_forwarded, .. } = *self;
+        Lifetime { created_ms, expiry_s, expiry_forwarded }
+    }
+
     /// Whether the message has expired at `now_ms`. [S-11]
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.expiry_s != u32::MAX
-            && now_ms >= self.created_ms.saturating_add(u64::from(self.expiry_s) * 1000)
-    }
-
-    /// The expiry interval to forward: what is left of it in whole seconds, at least 1. [S-11]
-    #[must_use]
-    pub fn remaining_expiry_s(&self, now_ms: u64) -> Option<u32> {
-        (self.expiry_s != u32::MAX && self.expiry_forwarded).then(|| {
-            let waited_s = now_ms.saturating_sub(self.created_ms) / 1000;
-            u64::from(self.expiry_s).saturating_sub(waited_s).max(1) as u32
-        })
+        self.lifetime().is_over(now_ms)
     }
 
     /// Bytes that a queue accounts for this message.
     #[must_use]
     pub fn queue_bytes(&self) -> usize {
         self.data.len() + size_of::<Self>()
+    }
+}
+
+/// How long a message lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime {
+    created_ms: u64,
+    expiry_s: u32,
+    expiry_forwarded: bool,
+}
+
+impl Lifetime {
+    /// Whether it is over at `now_ms`. [S-11]
+    #[must_use]
+    pub fn is_over(self, now_ms: u64) -> bool {
+        self.expiry_s != u32::MAX
+            && now_ms >= self.created_ms.saturating_add(u64::from(self.expiry_s) * 1000)
+    }
+
+    /// The expiry interval to forward: what is left of it in whole seconds, at least 1. [S-11]
+    /// `None` when there is none, or the publisher set none (P06).
+    #[must_use]
+    pub fn left_s(self, now_ms: u64) -> Option<u32> {
+        (self.expiry_s != u32::MAX && self.expiry_forwarded).then(|| {
+            let waited_s = now_ms.saturating_sub(self.created_ms) / 1000;
+            u64::from(self.expiry_s).saturating_sub(waited_s).max(1) as u32
+        })
     }
 }
 
@@ -197,19 +221,16 @@ impl<'a> Outgoing<'a> {
         msg
     }
 
-    /// The expiry interval to forward. [S-11]
+    /// Its life.
     #[must_use]
-    pub fn remaining_expiry_s(&self, now_ms: u64) -> Option<u32> {
-        (self.expiry_s != u32::MAX && self.expiry_forwarded).then(|| {
-            let waited_s = now_ms.saturating_sub(self.created_ms) / 1000;
-            u64::from(self.expiry_s).saturating_sub(waited_s).max(1) as u32
-        })
+    pub fn lifetime(&self) -> Lifetime {
+        let Self { created_ms, expiry_s, expiry_forwarded, .. } = *self;
+        Lifetime { created_ms, expiry_s, expiry_forwarded }
     }
 
     /// Whether the message has expired at `now_ms`. [S-11]
     #[must_use]
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.expiry_s != u32::MAX
-            && now_ms >= self.created_ms.saturating_add(u64::from(self.expiry_s) * 1000)
+        self.lifetime().is_over(now_ms)
     }
 }

@@ -9,6 +9,7 @@ pub mod counters;
 mod delivery;
 pub mod effects;
 pub mod hash;
+mod held;
 pub mod ids;
 pub mod input;
 pub mod mail;
@@ -28,6 +29,7 @@ mod sublist;
 pub mod subs;
 mod subscribe;
 mod sys;
+mod verdict;
 pub mod wheel;
 
 pub use shard::Shard;

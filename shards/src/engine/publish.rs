@@ -50,17 +50,6 @@ pub(crate) struct Delivered {
     pub(crate) refused: bool,
 }
 
-/// A publish that waits for the verdict of other shards.
-#[derive(Debug)]
-pub(crate) struct PendingPublish {
-    conn: ConnId,
-    packet_id: PacketId,
-    qos: QoS,
-    open: u32,
-    taken: u32,
-    refused: bool,
-}
-
 /// Why a publish is not routed.
 struct Refusal {
     reason: ReasonCode,
@@ -112,7 +101,8 @@ impl Shard {
             match self.classify_qos2(ci, packet_id, p.dup, fx) {
                 Awaiting::New => {}
                 Awaiting::Repeat => {
-                    self.core.ack(ci, PacketType::PubRec, packet_id, ReasonCode::SUCCESS, fx);
+                    // Whether it was taken is not known before those ahead of it are answered.
+                    self.answer_publish(ci, packet_id, p.qos, ReasonCode::SUCCESS, fx);
                     return;
                 }
                 Awaiting::Full => return,
@@ -187,117 +177,19 @@ impl Shard {
             return self.on_refused(ci, p, refusal, fx);
         }
         let clears = p.retain && p.payload.is_empty();
-        let routed = if clears && cfg_retained.stop_publish_clear_msg {
+        let mut routed = if clears && cfg_retained.stop_publish_clear_msg {
             Routed { matched: 1, ..Routed::default() }
         } else {
             self.route(&mut out, true, fx)
         };
         if p.retain && !oversized {
+            routed.stored = true;
             self.retain(&mut out, fx);
         }
         if let Some(packet_id) = p.packet_id {
             self.acknowledge(id, packet_id, p.qos, routed, fx);
         }
         self.hold_back(id, &routed.targets, fx);
-    }
-
-    /// Writes PUBACK or PUBREC, at once or when all verdicts are in. [S-39]
-    fn acknowledge(
-        &mut self,
-        id: ConnId,
-        packet_id: PacketId,
-        qos: QoS,
-        routed: Routed,
-        fx: &mut Effects,
-    ) {
-        if qos == QoS::ExactlyOnce {
-            let si = self.session_of(id.index);
-            let now_ms = self.core.now_ms;
-            let s = &mut self.core.sessions[si];
-            s.awaiting_rel.get_or_insert_default().insert(packet_id.get(), now_ms);
-        }
-        if let Some(conn) = self.core.conns.get_mut(id.index) {
-            conn.received_open += 1;
-        }
-        if let Some(ticket) = routed.ticket {
-            let pending = PendingPublish {
-                conn: id,
-                packet_id,
-                qos,
-                open: routed.asked,
-                taken: routed.taken,
-                refused: routed.refused,
-            };
-            self.pending_publishes[ticket.index] = pending;
-            return;
-        }
-        let reason = if routed.refused && routed.taken == 0 {
-            ReasonCode::QUOTA_EXCEEDED
-        } else if routed.matched == 0 {
-            ReasonCode::NO_MATCHING_SUBSCRIBERS // P03
-        } else {
-            ReasonCode::SUCCESS
-        };
-        self.write_publish_ack(id.index, packet_id, qos, reason, fx);
-    }
-
-    fn write_publish_ack(
-        &mut self,
-        ci: u32,
-        packet_id: PacketId,
-        qos: QoS,
-        reason: ReasonCode,
-        fx: &mut Effects,
-    ) {
-        let si = self.session_of(ci);
-        if reason.is_error() && self.core.conns.get(ci).is_some_and(|c| c.version != Version::V5) {
-            // Its PUBACK has no reason: sent, it would acknowledge what nobody took. [S-39]
-            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
-                a.remove(packet_id.get());
-            }
-            return self.core.close(ci, None, CloseHow::Flush, fx);
-        }
-        if qos == QoS::ExactlyOnce && reason.is_error() {
-            // The id is free again. [S-34] [MQTT-4.3.3-9]
-            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
-                a.remove(packet_id.get());
-            }
-        }
-        if (qos == QoS::AtLeastOnce || reason.is_error())
-            && let Some(conn) = self.core.conns.get_mut(ci)
-        {
-            conn.received_open = conn.received_open.saturating_sub(1);
-        }
-        let kind = if qos == QoS::AtLeastOnce { PacketType::PubAck } else { PacketType::PubRec };
-        self.core.ack(ci, kind, packet_id, reason, fx);
-    }
-
-    pub(crate) fn on_verdict(
-        &mut self,
-        ticket: Ticket,
-        taken: u32,
-        refused: bool,
-        fx: &mut Effects,
-    ) {
-        let Some(p) = self.pending_publishes.get_checked(ticket.index, ticket.generation) else {
-            return;
-        };
-        p.open -= 1;
-        p.taken += taken;
-        p.refused |= refused;
-        if p.open > 0 {
-            return;
-        }
-        let Some(p) = self.pending_publishes.remove(ticket.index) else { return };
-        if !self.core.is_open(p.conn) {
-            return;
-        }
-        let reason = match (p.taken, p.refused) {
-            (0, true) => ReasonCode::QUOTA_EXCEEDED,
-            (0, false) => ReasonCode::NO_MATCHING_SUBSCRIBERS,
-            _ => ReasonCode::SUCCESS,
-        };
-        self.write_publish_ack(p.conn.index, p.packet_id, p.qos, reason, fx);
     }
 
     /// Stops reading a publisher whose messages go to a shard that can't take more just now.
@@ -357,7 +249,7 @@ impl Shard {
                 let v5 = self.core.conns.get(ci).is_some_and(|c| c.version == Version::V5);
                 let code = ReasonCode::QUOTA_EXCEEDED;
                 if v5 && !self.over_receive_maximum(ci) {
-                    self.core.ack(ci, PacketType::PubRec, packet_id, code, fx);
+                    self.refuse_publish(ci, packet_id, QoS::ExactlyOnce, code, fx);
                 } else {
                     let code = ReasonCode::RECEIVE_MAXIMUM_EXCEEDED;
                     self.core.close(ci, Some(code), CloseHow::Flush, fx);
@@ -479,10 +371,7 @@ impl Shard {
                 }
             }
             (Some(id), true) => {
-                if let Some(conn) = self.core.conns.get_mut(ci) {
-                    conn.received_open += 1;
-                }
-                self.write_publish_ack(ci, id, p.qos, r.reason, fx);
+                self.refuse_publish(ci, id, p.qos, r.reason, fx);
             }
             // Version 3 can't be told: what is only not permitted is acknowledged and dropped, what
             // was accepted on other days must not be acknowledged. [MQTT311-3.3.5-2]
@@ -497,7 +386,7 @@ impl Shard {
                     let s = &mut self.core.sessions[si];
                     s.awaiting_rel.get_or_insert_default().insert(id.get(), now_ms);
                 }
-                self.write_publish_ack(ci, id, p.qos, ReasonCode::SUCCESS, fx);
+                self.answer_publish(ci, id, p.qos, ReasonCode::SUCCESS, fx);
             }
         }
     }
@@ -547,10 +436,7 @@ impl Shard {
             self.core.counters.messages_forward += 1;
             routed.matched += 1;
             let mail = if asks {
-                let ticket = *routed.ticket.get_or_insert_with(|| {
-                    let ix = self.pending_publishes.insert(PendingPublish::placeholder());
-                    Ticket { index: ix, generation: self.pending_publishes.generation(ix) }
-                });
+                let ticket = *routed.ticket.get_or_insert_with(|| self.answers.ticket());
                 routed.asked += 1;
                 Mail::PublishAsk(out.own(), ticket)
             } else {
@@ -750,26 +636,15 @@ impl Shard {
 /// What routing found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Routed {
-    targets: ShardSet,
+    pub(crate) targets: ShardSet,
     /// Local targets plus other shards that may have some.
     pub(crate) matched: u32,
-    taken: u32,
-    refused: bool,
-    asked: u32,
-    ticket: Option<Ticket>,
-}
-
-impl PendingPublish {
-    fn placeholder() -> Self {
-        Self {
-            conn: ConnId { index: NONE, generation: 0 },
-            packet_id: PacketId::new(1).expect("1 is a packet id"),
-            qos: QoS::AtLeastOnce,
-            open: 0,
-            taken: 0,
-            refused: false,
-        }
-    }
+    pub(crate) taken: u32,
+    pub(crate) refused: bool,
+    /// Whether it was sent to the owner of its topic, to be retained.
+    pub(crate) stored: bool,
+    pub(crate) asked: u32,
+    pub(crate) ticket: Option<Ticket>,
 }
 
 pub(crate) fn qos_of(level: u8) -> QoS {

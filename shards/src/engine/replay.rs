@@ -4,15 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
-use ringmain_mqtt::QoS;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::core::{Core, TimerKey, TimerKind};
+use super::core::{TimerKey, TimerKind};
 use super::counters::DropReason;
-use super::delivery::Target;
 use super::effects::Effects;
-use super::hash::hash64;
+use super::held::Held;
 use super::ids::ShardId;
 use super::mail::{Mail, RetainedAsk, RetainedPage, Ticket};
 use super::message::{Message, Outgoing};
@@ -26,12 +24,6 @@ use super::subscribe::ReplayWish;
 
 /// Payload bytes of a page, beyond its first message.
 const PAGE_BYTES: usize = 256 << 10;
-/// Live messages of a session that wait for its replays. When more come, all go out at once: a stored
-/// copy that is older than one of them is then left out.
-const HELD_MAX: usize = 1000;
-/// Topics remembered for that.
-const SEEN_MAX: usize = 100_000;
-
 /// The replay of retained messages to one subscription. `Lives on: home shard of the session.`
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -40,6 +32,9 @@ pub(crate) struct Replay {
     filter_id: FilterId,
     opts: SubOpts,
     sub_id: u32,
+    /// Live messages of the session up to this one do not count: its subscription had no part in
+    /// them.
+    mark: u64,
     /// Owners still to be asked; the first is being asked.
     sources: VecDeque<ShardId>,
     cursor: RetainedCursor,
@@ -50,24 +45,12 @@ pub(crate) struct Replay {
     asked: bool,
 }
 
-/// The replays of one session, and the live messages that wait for them: all of them, so that none
-/// precedes an older retained one of its topic, nor one of the same publisher. [S-81, S-83]
+/// The replays of one session that are not yet read to their end, and what waits for them and for
+/// what they brought.
 #[derive(Debug, Default)]
 struct SessionReplays {
     list: SmallVec<[u32; 1]>,
-    held: VecDeque<Copy>,
-    /// More came than may wait: nothing waits any more.
-    overflowed: bool,
-    /// Topics whose newer retained message went out live.
-    seen: HashSet<u64>,
-}
-
-impl SessionReplays {
-    /// Whether a newer message than the stored one of a topic is held or went out. [S-83]
-    fn has_newer(&self, topic: &str) -> bool {
-        self.held.iter().any(|c| c.msg.retain && c.msg.topic() == topic)
-            || (!self.seen.is_empty() && self.seen.contains(&topic_hash(topic)))
-    }
+    held: Held,
 }
 
 /// All replays of a shard.
@@ -80,6 +63,21 @@ pub(crate) struct Replays {
 impl Replays {
     fn ticket(&self, ix: u32) -> Ticket {
         super::core::ticket(&self.slab, ix)
+    }
+
+    /// What waits for the replays of a session, and the filters of those still being read.
+    pub(crate) fn of_session(
+        &mut self,
+        si: u32,
+    ) -> Option<(&mut Held, impl ExactSizeIterator<Item = &str> + Clone)> {
+        let Self { slab, by_session } = self;
+        let all = by_session.get_mut(&si)?;
+        let slab = &*slab;
+        Some((&mut all.held, all.list.iter().map(|ix| &*slab[*ix].filter)))
+    }
+
+    pub(crate) fn forget_session(&mut self, si: u32) {
+        self.by_session.remove(&si);
     }
 }
 
@@ -207,19 +205,22 @@ impl Shard {
             return;
         }
         self.forget_replays_of(si, wish.id); // a newer SUBSCRIBE of the same filter starts over
+        let all = self.replays.by_session.entry(si).or_default();
+        let mark = all.held.mark();
         let ix = self.replays.slab.insert(Replay {
             session: si,
             filter: wish.filter,
             filter_id: wish.id,
             opts: wish.opts,
             sub_id: wish.sub_id,
+            mark,
             sources,
             cursor: RetainedCursor::default(),
             behind: 0,
             asked: false,
         });
+        all.list.push(ix);
         self.wait_for_retains(ix, fx);
-        self.replays.by_session.entry(si).or_default().list.push(ix);
         self.core.sessions[si].flags |= flag::REPLAYING;
         self.advance_replay(ix, fx);
     }
@@ -252,7 +253,11 @@ impl Shard {
                 self.advance_replay(ix, fx);
             }
         }
-        self.release_held(si, fx);
+        // While pages are still to come, once for each of them is enough.
+        let read = self.replays.by_session.get(&si).is_some_and(|all| all.list.is_empty());
+        if read || self.core.unsent_replays(si) == 0 {
+            self.release_held(si, fx);
+        }
     }
 
     /// Asks for pages, reading those of this shard directly, until the session has enough to do.
@@ -268,9 +273,7 @@ impl Shard {
                 self.release_held(si, fx);
                 return;
             };
-            let s = &self.core.sessions[r.session];
-            if s.out.as_ref().is_some_and(|o| o.queue.len() >= self.core.cfg.retained.page_messages)
-            {
+            if self.core.unsent_replays(r.session) >= self.core.cfg.retained.page_messages {
                 return; // `pump` comes back when it has drained
             }
             let (filter, cursor) = (Arc::clone(&r.filter), r.cursor.clone());
@@ -319,13 +322,14 @@ impl Shard {
         let si = r.session;
         for msg in messages {
             let r = &self.replays.slab[ix];
-            let newer =
-                self.replays.by_session.get(&si).is_some_and(|all| all.has_newer(msg.topic()));
             let s = &self.core.sessions[si];
             let own = r.opts.no_local() && s.client_hash == msg.publisher; // [S-49]
-            if newer || own {
+            let mut held = self.replays.by_session.get_mut(&si).map(|all| &mut all.held);
+            if own || held.as_mut().is_some_and(|held| held.replaces(msg.topic(), r.mark)) {
                 continue;
             }
+            // What waits of its topic came before this subscription, and so is older.
+            let waits = held.is_some_and(|held| held.has_topic(msg.topic()));
             let cfg = self.core.cfg.mqtt_of(s.listener);
             let granted = qos_of(r.opts.qos_level());
             let qos = if cfg.upgrade_qos { granted } else { granted.min(msg.qos) }; // [S-42]
@@ -339,63 +343,11 @@ impl Shard {
                 replay: true,
             };
             self.core.counters.delivery_matched += 1;
-            self.core.offer(si, copy);
-        }
-        self.core.pump(si, fx);
-    }
-
-    /// Takes a live message that has to wait for the replays of its session.
-    pub(crate) fn hold(
-        replays: &mut Replays,
-        core: &mut Core,
-        t: Target,
-        sub_ids: &[u32],
-        out: &mut Outgoing<'_>,
-    ) -> bool {
-        let Some(all) = replays.by_session.get_mut(&t.session) else { return false };
-        if all.held.len() >= HELD_MAX {
-            all.overflowed = true;
-            for copy in std::mem::take(&mut all.held) {
-                if copy.msg.retain && all.seen.len() < SEEN_MAX {
-                    all.seen.insert(topic_hash(copy.msg.topic()));
-                }
-                core.offer_held(t.session, copy);
+            if waits {
+                Self::hold_copy(&mut self.replays, &mut self.core, si, copy);
+            } else {
+                self.core.offer(si, copy);
             }
-            core.pump_later.push(t.session);
-        }
-        if all.overflowed {
-            if out.retain && all.seen.len() < SEEN_MAX {
-                all.seen.insert(topic_hash(out.topic));
-            }
-            return false;
-        }
-        let cfg = core.cfg.mqtt_of(core.sessions[t.session].listener);
-        let qos = if cfg.upgrade_qos { t.qos } else { t.qos.min(out.qos) };
-        core.counters.delivery_matched += 1;
-        core.queued += 1;
-        all.held.push_back(Copy {
-            msg: out.own(),
-            sub_ids: SubIds::from_slice(sub_ids),
-            member: NONE,
-            qos,
-            retain: t.retain,
-            replay: false,
-        });
-        true
-    }
-
-    /// The replays of a session are over and what they brought is sent: what waited goes out.
-    fn release_held(&mut self, si: u32, fx: &mut Effects) {
-        let Some(all) = self.replays.by_session.get(&si) else { return };
-        let s = &self.core.sessions[si];
-        let unsent = s.out.as_ref().is_some_and(|o| o.queue.has_replay());
-        if !all.list.is_empty() || (unsent && !all.overflowed) {
-            return;
-        }
-        let Some(all) = self.replays.by_session.remove(&si) else { return };
-        self.core.sessions[si].flags &= !flag::REPLAYING;
-        for copy in all.held {
-            self.core.offer_held(si, copy);
         }
         self.core.pump(si, fx);
     }
@@ -429,29 +381,13 @@ impl Shard {
         for ix in all.list {
             self.replays.slab.remove(ix);
         }
-        let held = all.held.len() as u64;
+        let (held, bytes) = all.held.figures();
         self.core.queued -= held;
+        self.core.queued_bytes -= bytes;
         self.core.counters.drop_copy(DropReason::SessionEnded, held);
     }
 }
 
-impl Core {
-    /// A held copy joins the queue of its session.
-    fn offer_held(&mut self, si: u32, copy: Copy) {
-        self.queued -= 1;
-        let store = self.mqtt(self.sessions[si].listener).mqueue_store_qos0;
-        if copy.qos == QoS::AtMostOnce && !store && !self.session_online(si) {
-            self.counters.drop_copy(DropReason::Qos0, 1);
-        } else {
-            self.offer(si, copy);
-        }
-    }
-}
-
-fn is_wildcard(filter: &str) -> bool {
+pub(crate) fn is_wildcard(filter: &str) -> bool {
     memchr::memchr2(b'+', b'#', filter.as_bytes()).is_some()
-}
-
-fn topic_hash(topic: &str) -> u64 {
-    hash64(0, topic.as_bytes())
 }

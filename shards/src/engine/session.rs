@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use hashbrown::HashSet;
 use ringmain_mqtt::QoS;
 use smallvec::SmallVec;
 
@@ -38,7 +39,7 @@ impl SubRef {
 
 /// Bits of [`Session::flags`].
 pub(crate) mod flag {
-    /// A retained replay is under way: live messages may have to wait for it. [S-44]
+    /// A retained replay is under way or not yet sent: live messages may have to wait. [S-44]
     pub(crate) const REPLAYING: u8 = 1;
     /// The user sees it as clean: ends with its connection.
     pub(crate) const ENDS_WITH_CONNECTION: u8 = 2;
@@ -290,9 +291,25 @@ impl Queue {
         self.qos0.is_empty() && self.levels.iter().all(|l| l.waiting.is_empty())
     }
 
-    /// Whether copies of a retained replay wait.
-    pub(crate) fn has_replay(&self) -> bool {
-        self.replay > 0
+    /// How many copies of retained replays wait.
+    pub(crate) fn replay_len(&self) -> usize {
+        self.replay as usize
+    }
+
+    /// Copies of retained replays that wait for the window.
+    fn acknowledged_replays(&self) -> impl Iterator<Item = &Copy> {
+        let levels = if self.replay > 0 { &self.levels[..] } else { &[] };
+        levels.iter().flat_map(|l| &l.waiting).map(|(_, c)| c).filter(|c| c.replay)
+    }
+
+    /// Whether one of a topic waits for the window.
+    pub(crate) fn has_replay_of(&self, topic: &str) -> bool {
+        self.acknowledged_replays().any(|c| c.msg.topic() == topic)
+    }
+
+    /// Hashes of the topics of those that wait for the window.
+    pub(crate) fn replay_topics(&self, hash: impl Fn(&str) -> u64) -> HashSet<u64> {
+        self.acknowledged_replays().map(|c| hash(c.msg.topic())).collect()
     }
 
     /// Bytes of what waits, replays apart.

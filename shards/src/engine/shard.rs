@@ -13,7 +13,7 @@ use super::input::{CloseCause, Input};
 use super::mail::{Mail, Ticket};
 use super::message::Outgoing;
 use super::node::NodeShared;
-use super::publish::{Matches, PendingPublish};
+use super::publish::Matches;
 use super::replay::Replays;
 use super::retained::RetainedStore;
 use super::route::RouteWriter;
@@ -22,6 +22,7 @@ use super::slab::{NONE, Slab};
 use super::subs::SubIndex;
 use super::subscribe::PendingSub;
 use super::sys::Sys;
+use super::verdict::Answers;
 use crate::boundary::{Control, Event, Pressure, SessionInfo};
 use ringmain_mqtt::ReasonCode;
 
@@ -36,7 +37,7 @@ pub struct Shard {
     pub(crate) groups: Groups,
     pub(crate) replays: Replays,
     pub(crate) pending_subs: Slab<PendingSub>,
-    pub(crate) pending_publishes: Slab<PendingPublish>,
+    pub(crate) answers: Answers,
     pub(crate) matches: Matches,
     pub(crate) sys: Sys,
     /// Connections whose bytes wait because the last turn had done enough.
@@ -75,7 +76,7 @@ impl Shard {
             groups: Groups::default(),
             replays: Replays::default(),
             pending_subs: Slab::default(),
-            pending_publishes: Slab::default(),
+            answers: Answers::default(),
             matches: Matches::default(),
             sys: Sys::default(),
             deferred: Vec::new(),
@@ -216,6 +217,7 @@ impl Shard {
     /// The connection's slot may be used again.
     pub(crate) fn forget_conn(&mut self, ci: u32) {
         self.core.handshake_over(ci);
+        self.answers.forget(ci);
         let Some(conn) = self.core.conns.remove(ci) else { return };
         self.core.out_total -= u64::from(conn.out_pending);
         if let Some(t) = conn.timer {

@@ -418,6 +418,70 @@ fn a_queue_that_rejects_tells_the_publisher_on_any_shard() {
     }
 }
 
+/// Several publishes, encoded behind each other: the broker reads them at once.
+fn batch(n: &mut Node, p: C, topics: &[(&str, u8)]) -> Vec<u16> {
+    let version = n.clients[p].version;
+    let (mut bytes, mut ids) = (Vec::new(), Vec::new());
+    for (topic, level) in topics {
+        let id = n.next_id(p);
+        let publish = Publish { packet_id: Some(id), ..publish(topic, *level, "x") };
+        Packet::Publish(publish).encode(&mut bytes, version);
+        ids.push(id.get());
+    }
+    n.send_raw(p, &bytes);
+    ids
+}
+
+// Q04, S-82. [MQTT-4.6.0-2] [MQTT-4.6.0-3] Some answers are known at once, others come from elsewhere.
+#[test]
+fn acknowledgements_keep_their_order_while_some_wait_for_verdicts() {
+    for version in [V311, V5] {
+        let mut n = Node::mqtt(3, |m| m.mqueue_drop_policy = QueueDropPolicy::Reject);
+        let ids: Vec<String> = (0..3).map(|shard| n.id_on(shard, "c")).collect();
+        let p = n.join(version, &ids[0]);
+        for shard in [1, 2] {
+            let s = n.join(V5, &ids[shard]);
+            n.sub(s, &format!("on/{shard}"), 2);
+            n.sub(s, "all", 2);
+        }
+        n.sub(p, "here", 0);
+        for level in [1, 2] {
+            let topics = ["on/1", "here", "nobody", "all", "here", "on/2", "nobody"];
+            let sent = batch(&mut n, p, &topics.map(|t| (t, level)));
+            let got = n.recv_all(p);
+            let acks: Vec<u16> = got
+                .iter()
+                .filter_map(|g| match g.packet() {
+                    Packet::PubAck(a) | Packet::PubRec(a) => Some(a.packet_id.get()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(acks, sent, "{version:?}");
+        }
+    }
+}
+
+// Q04. Version 3 knows no Receive Maximum: it is not read while that many wait.
+#[test]
+fn a_publisher_with_too_many_publishes_under_way_is_not_read() {
+    let mut n = Node::mqtt(2, |m| {
+        m.mqueue_drop_policy = QueueDropPolicy::Reject;
+        m.receive_maximum = 5;
+    });
+    let (here, there) = (n.id_on(0, "p"), n.id_on(1, "s"));
+    let (p, s) = (n.join(V311, &here), n.join(V5, &there));
+    n.sub(s, "t", 1);
+    batch(&mut n, p, &[("t", 1); 4]);
+    assert_eq!(n.recv_all(p).len(), 4);
+    assert_eq!(n.counters().overload_delay_verdict, 0);
+    batch(&mut n, p, &[("t", 1); 12]);
+    assert_eq!(n.recv_all(p).len(), 12);
+    assert_eq!(n.counters().overload_delay_verdict, 1);
+    assert!(n.is_read(n.clients[p].wire), "all verdicts are in");
+    batch(&mut n, p, &[("t", 1); 3]);
+    assert_eq!(n.recv_all(p).len(), 3);
+}
+
 // Q04, S-39: PUBACK of version 3 can't say that a message was refused, so there is none.
 #[test]
 fn a_queue_that_rejects_ends_the_connection_of_a_version_3_publisher() {

@@ -7,6 +7,7 @@ mod delivery;
 mod limits;
 mod publish;
 mod reasons;
+mod replay;
 mod retained;
 mod sessions;
 mod shared;

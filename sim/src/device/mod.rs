@@ -90,6 +90,12 @@ impl Numbers {
 }
 
 impl Device {
+    /// The client id of a device.
+    #[must_use]
+    pub fn client_id(index: usize) -> String {
+        format!("c{index}")
+    }
+
     /// Device `index`; its temper is drawn from `rng`.
     #[must_use]
     pub fn new(index: usize, watcher: bool, scenario: &Scenario, rng: &mut Rng) -> Self {
@@ -105,7 +111,7 @@ impl Device {
         let slow_reader = rng.chance(scenario.slow_readers);
         Self {
             index,
-            client_id: format!("c{index}"),
+            client_id: Self::client_id(index),
             watcher,
             calm: watcher,
             lines: Vec::new(),

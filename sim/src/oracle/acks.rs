@@ -1,7 +1,7 @@
 //! Acknowledgements in both directions.
 
-use super::state::Sent;
-use super::{Oracle, Verdict, insist};
+use super::state::{Sent, Session};
+use super::{Oracle, SessionId, Verdict, insist};
 use crate::world::NetId;
 
 impl Oracle {
@@ -41,7 +41,7 @@ impl Oracle {
     fn accepted(&mut self, net: NetId, msg: u64, reason: u8) -> Verdict {
         if reason >= 0x80 {
             insist!(
-                self.rules.pressure || self.draining,
+                self.rules.pressure || self.draining || self.rules.rejects && reason == 0x97,
                 "refused-publish",
                 "connection #{net}: message {msg} was refused with {reason:#04x}"
             );
@@ -54,10 +54,12 @@ impl Oracle {
             "connection #{net}: message {msg} was acknowledged with {reason:#04x}"
         );
         if reason == 0x10 {
-            let wanted = self
-                .sessions
-                .iter()
-                .find(|s| !s.ended && s.copies.get(&msg).is_some_and(|c| c.must));
+            // A session that matched an earlier publish of the message may be over by now: one that
+            // ends with its connection does while a CONNECT of its client is under way. [S-08]
+            let wants = |(sid, s): &(SessionId, &Session)| {
+                self.is_certain(*sid) && s.copies.get(&msg).is_some_and(|c| c.must)
+            };
+            let wanted = self.sessions.iter().enumerate().find(wants).map(|(_, s)| s);
             insist!(
                 wanted.is_none(),
                 "no-matching-subscribers P03",

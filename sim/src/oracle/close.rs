@@ -44,9 +44,11 @@ impl Oracle {
             Some(0x8E) => (taken_over, "taken-over S-01"),
             Some(0x8D) => (dead, "keep-alive-early S-90"),
             Some(0x8B) => (self.draining, "drain S-20"),
+            Some(0x98) => (self.is_kicked(conn.device), "kick Q14"),
             Some(0x89 | 0x97) => (self.rules.pressure, "pressure"),
             Some(_) => (false, "server-close"),
             None if conn.version() == 5 => (false, "silent-close S-01"),
+            None if self.rules.rejects || self.is_kicked(conn.device) => (true, "server-close"),
             None if early && !taken_over && !self.draining && !self.rules.pressure => {
                 (false, "keep-alive-early S-90")
             }
@@ -86,6 +88,9 @@ impl Oracle {
         let expiry_s = s.expiry_s;
         s.offline_ms = Some(now_ms);
         s.replays_due.clear();
+        if !self.rules.keeps_qos0 {
+            s.copies.values_mut().for_each(|c| c.away = true);
+        }
         self.will_at_end(net, expiry_s);
         if expiry_s == 0 && !taken_over {
             self.end_session(sid);
@@ -113,7 +118,7 @@ impl Oracle {
             let conn = &self.conns[net];
             let late = conn.state == ConnState::Live
                 && conn.shard == shard
-                && now_ms > conn.dead_at_ms().saturating_add(KEEP_ALIVE_SLACK_MS);
+                && now_ms > conn.closed_by_ms().saturating_add(KEEP_ALIVE_SLACK_MS);
             insist!(
                 !late,
                 "keep-alive-late S-90",
@@ -127,6 +132,12 @@ impl Oracle {
 }
 
 impl Oracle {
+    /// Whether all shards said that they are done.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.len() == self.rules.shards
+    }
+
     /// The node has drained: nobody is connected. [S-20]
     ///
     /// # Errors

@@ -65,6 +65,7 @@ impl Oracle {
         let sid = self.attach(device, ack.session_present);
         let s = &mut self.sessions[sid];
         s.conn = Some(net);
+        s.doubtful = false; // unless an order is still under way
         s.offline_ms = None;
         s.small = connect.packet_max.is_some();
         if s.small {
@@ -108,7 +109,7 @@ impl Oracle {
         let ticked = self.deadlines[shard] > self.now.ms;
         if s.ended {
             Present::MustNot
-        } else if s.expiry_s == 0 {
+        } else if s.expiry_s == 0 || s.doubtful || self.is_discarded(device) {
             Present::Either
         } else if self.now.ms < s.expires_ms() {
             Present::Must

@@ -274,11 +274,7 @@ impl Oracle {
 
     fn account(&mut self, sid: SessionId, id: MsgId, p: &Publish, ways: Ways) -> Verdict {
         let msg = self.msgs[&id].clone();
-        insist!(
-            !msg.refused || msg.ingress.len() > 1,
-            "refused-delivered",
-            "message {id} was refused and delivered"
-        );
+        insist!(!msg.is_refused(), "refused-delivered", "message {id} was refused and delivered");
         let s = &mut self.sessions[sid];
         s.replays_due.retain(|due| !(due.topic == msg.topic && due.any_of.contains(&id)));
         let copies = s.copies.entry(id).or_default();
@@ -295,8 +291,7 @@ impl Oracle {
             self.check_order(sid, id, &msg, p)?;
         }
         if msg.retain {
-            let replay = ways.iter().all(|w| *w >= REPLAY);
-            self.monotonic(sid, id, &msg, p, replay)?;
+            self.monotonic(sid, id, &msg, p, &ways)?;
         }
         Ok(())
     }
@@ -325,15 +320,19 @@ impl Oracle {
         Ok(())
     }
 
-    /// A retained message never comes after a newer one of its topic. [S-44] [S-83]
+    /// A retained message never comes after a newer one of its topic. [S-44] [S-83] What comes by way
+    /// of a group does not count as the newer one: groups and ordinary subscriptions are independent
+    /// [S-61], and the order in a group is that of its member only [S-84].
     fn monotonic(
         &mut self,
         sid: SessionId,
         id: MsgId,
         msg: &Msg,
         p: &Publish,
-        replay: bool,
+        ways: &Ways,
     ) -> Verdict {
+        let replay = ways.iter().all(|w| *w >= REPLAY);
+        let group = ways.iter().any(|w| (1..REPLAY).contains(w));
         let key = (msg.topic.clone(), p.qos);
         let last = self.sessions[sid].last_retained.get(&key).copied();
         let older = last.is_some_and(|last| self.retained.before(&msg.topic, id, last));
@@ -343,7 +342,7 @@ impl Oracle {
             "retained message {id} came after the newer {last:?} of {}",
             msg.topic
         );
-        if !older {
+        if !older && !group {
             self.sessions[sid].last_retained.insert(key, id);
         }
         Ok(())
@@ -365,7 +364,7 @@ impl Oracle {
         let may_be_over = |sid: SessionId| {
             let s = &sessions[sid];
             let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-            s.ended || cleaned || now.ms >= s.expires_ms()
+            s.ended || s.doubtful || cleaned || now.ms >= s.expires_ms()
         };
         // What is written behind the end of its session, in the same turn, has gone back already.
         let back = qos == 1 && may_be_over(sid);

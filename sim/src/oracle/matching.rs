@@ -1,6 +1,6 @@
 //! Which sessions a message may and must reach.
 
-use super::state::{Copies, GroupPart, Session, Sub};
+use super::state::{Conn, Copies, GroupPart, Session, Sub};
 use super::{MsgId, Oracle, SessionId};
 use crate::topics;
 
@@ -144,8 +144,18 @@ impl Oracle {
     pub(super) fn is_certain(&self, sid: SessionId) -> bool {
         let s = &self.sessions[sid];
         let connecting = &self.connecting[s.device];
-        let may_go = connecting.iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-        !s.ended && !may_go && self.now.ms < s.expires_ms()
+        let conn = s.conn.and_then(|net| self.conns.get(&net));
+        // Its close is seen at the end of the turn only, but is done by then.
+        let leaves = |c: &Conn| {
+            c.disconnect_in.is_some() || c.dead_at_ms() <= self.now.ms || self.is_kicked(s.device)
+        };
+        let ends = s.expiry_s == 0 && conn.is_some_and(leaves);
+        let may_go = ends || connecting.iter().any(|(_, clean)| *clean || s.expiry_s == 0);
+        !s.ended
+            && !s.doubtful
+            && !self.is_discarded(s.device)
+            && !may_go
+            && self.now.ms < s.expires_ms()
     }
 
     /// The subscriptions of a session changed in a way that is not yet certain: publishes under way

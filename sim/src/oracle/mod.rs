@@ -6,6 +6,7 @@
 //! everywhere.
 
 mod acks;
+mod admin;
 mod close;
 mod connect;
 mod deliver;
@@ -23,6 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use ringmain_shards::boundary::Event;
+use ringmain_shards::engine::config::QueueDropPolicy;
 
 use crate::scenario::Scenario;
 use crate::wire::{ToClient, ToServer};
@@ -73,6 +75,10 @@ pub struct Rules {
     pub queue_bound: bool,
     /// Whether sockets take everything that a connected client is sent.
     pub roomy: bool,
+    /// Whether a publish is refused when nobody has room for it.
+    pub rejects: bool,
+    /// Whether QoS 0 waits for clients that are away.
+    pub keeps_qos0: bool,
 }
 
 impl Rules {
@@ -85,6 +91,8 @@ impl Rules {
             pressure: s.pressure > 0,
             queue_bound: s.mqueue_len > 0,
             roomy: s.out_buffer >= 1 << 20,
+            rejects: s.mqueue_len > 0 && s.queue_policy == QueueDropPolicy::Reject,
+            keeps_qos0: s.store_qos0,
         }
     }
 }
@@ -120,6 +128,8 @@ pub struct Oracle {
     kept_alive: Vec<NetId>,
     /// Devices that see every will.
     watchers: Vec<usize>,
+    /// What an administrator asked and was not answered.
+    admin: admin::Admin,
     draining: bool,
     /// Shards that said they are done.
     drained: BTreeSet<u16>,
@@ -152,6 +162,7 @@ impl Oracle {
             deadlines: vec![0; rules.shards],
             kept_alive: Vec::new(),
             watchers: Vec::new(),
+            admin: admin::Admin::default(),
             draining: false,
             drained: BTreeSet::new(),
             unreliable: false,
@@ -220,6 +231,13 @@ impl Oracle {
                 self.conn_mut(*net).state = ConnState::Gone;
                 Ok(())
             }
+            Seen::Reading { net, reads } => {
+                let now_ms = self.now.ms;
+                let conn = self.conn_mut(*net);
+                conn.unread = !reads;
+                conn.read_from_ms = now_ms;
+                Ok(())
+            }
             Seen::TurnDone { shard, deadline_ms } => {
                 self.deadlines[*shard] = *deadline_ms;
                 self.forget_settled();
@@ -228,8 +246,15 @@ impl Oracle {
                 self.check_keep_alive(*shard, *deadline_ms)
             }
             Seen::Event(event) => {
-                if let Event::Drained { shard } = event {
-                    self.drained.insert(shard.0);
+                match event {
+                    Event::Drained { shard } => {
+                        self.drained.insert(shard.0);
+                    }
+                    Event::Kicked { token, found } => self.kicked(*token, *found)?,
+                    Event::Session { token, session } => {
+                        self.dumped(*token, session.as_deref())?;
+                    }
+                    _ => {}
                 }
                 Ok(())
             }

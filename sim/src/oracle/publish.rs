@@ -1,8 +1,8 @@
 //! PUBLISH read by the broker.
 
 use super::matching::{lowest_qos, match_session};
-use super::state::Msg;
-use super::{MsgId, Oracle, Verdict};
+use super::state::{ConnState, Msg};
+use super::{MsgId, Oracle, SessionId, Verdict};
 use crate::wire::Publish;
 use crate::world::NetId;
 
@@ -36,7 +36,8 @@ impl Oracle {
         let Some(id) = number(&p) else { return Ok(()) };
         match p.qos {
             2 => {
-                let sure = !self.unreliable;
+                // One that is refused by closing a connection of version 3 is not heard of.
+                let sure = !self.unreliable && !self.rules.rejects;
                 let held = self.sessions[sid].in_qos2.insert(p.pid, sure);
                 self.conn_mut(net).pubrecs_due.push_back((p.pid, id, held.is_some()));
                 match held {
@@ -72,7 +73,7 @@ impl Oracle {
             expiry_s: p.expiry_s,
             ingress: Vec::new(),
             seq: 0,
-            refused: false,
+            refusals: 0,
             varies: false,
             will: None,
         });
@@ -107,8 +108,10 @@ impl Oracle {
                     group.unsure.insert(sid);
                 }
             }
+            let away = !self.rules.keeps_qos0 && !self.is_here(sid);
             let copies = self.sessions[sid].copies.entry(id).or_default();
             copies.add(&m, must && certain);
+            copies.away |= away;
         }
         if msg.retain {
             self.retained.publish(id, &msg, now, sure);
@@ -117,11 +120,26 @@ impl Oracle {
         self.recent.push_back(id);
     }
 
-    /// The publish was refused: nobody needs to get it.
+    /// Whether the client of a session is connected for certain.
+    fn is_here(&self, sid: SessionId) -> bool {
+        let conn = self.sessions[sid].conn.and_then(|net| self.conns.get(&net));
+        let device = self.sessions[sid].device;
+        let taken_over = !self.connecting[device].is_empty() || self.is_kicked(device);
+        conn.is_some_and(|c| {
+            let leaves = c.disconnect_in.is_some() || c.dead_at_ms() <= self.now.ms;
+            c.state == ConnState::Live && !leaves && !taken_over
+        })
+    }
+
+    /// The publish was refused. Nobody needs to get it, unless the server took it before, and its
+    /// publisher never read the acknowledgement.
     pub(super) fn refuse(&mut self, id: MsgId) {
         if let Some(msg) = self.msgs.get_mut(&id) {
-            msg.refused = true;
+            msg.refusals += 1;
             self.retained.refused(&msg.topic, id);
+            if !msg.is_refused() {
+                return;
+            }
         }
         for s in &mut self.sessions {
             if let Some(copies) = s.copies.get_mut(&id) {

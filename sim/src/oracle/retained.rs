@@ -68,10 +68,13 @@ impl Retained {
         }
     }
 
-    /// A publish was refused after all.
+    /// A publish was refused after all: the last one of this message. Earlier ones may have been
+    /// taken.
     pub(super) fn refused(&mut self, topic: &str, id: MsgId) {
-        if let Some(entries) = self.topics.get_mut(topic) {
-            entries.retain(|e| e.id != id);
+        if let Some(entries) = self.topics.get_mut(topic)
+            && let Some(at) = entries.iter().rposition(|e| e.id == id)
+        {
+            entries.remove(at);
         }
     }
 
@@ -79,8 +82,10 @@ impl Retained {
     pub(super) fn settle(&mut self) -> HashSet<MsgId> {
         let end = Stamp { epoch: u64::MAX, ..Stamp::default() };
         for entries in self.topics.values_mut() {
-            let all = entries.clone();
-            entries.retain(|e| !all.iter().any(|n| e.replaced(n, end)));
+            let held = |e: &&Entry| !entries.iter().any(|n| e.replaced(n, end));
+            let ids: HashSet<MsgId> = entries.iter().filter(held).map(|e| e.id).collect();
+            // All publishes of those: one that was repeated is as old as its first. See `before`.
+            entries.retain(|e| ids.contains(&e.id));
         }
         self.topics.values().flatten().map(|e| e.id).collect()
     }
@@ -120,10 +125,10 @@ impl Oracle {
         let mut due = Vec::new();
         for (topic, held) in self.retained.certain(form.read) {
             // Those that came since are in the choice too, so that nothing is due twice.
-            let newer = self.retained.topics[topic].iter().any(|e| e.at.step > form.read.step);
+            let newer = self.retained.topics[topic].iter().any(|e| e.at.step >= form.read.step);
             let own = |e: &&Entry| form.no_local && e.device == s.device;
             let small = |e: &&Entry| s.small && self.msgs[&e.id].payload.len() > 150;
-            let lost = |e: &&Entry| self.msgs[&e.id].refused;
+            let lost = |e: &&Entry| self.msgs[&e.id].is_refused();
             let out = held.iter().any(|e| own(e) || small(e) || lost(e));
             if newer || out || !topics::matches(filter, topic) {
                 continue;

@@ -42,6 +42,10 @@ pub(crate) struct Conn {
     pub(crate) session: Option<SessionId>,
     pub(crate) shard: usize,
     pub(crate) last_in_ms: u64,
+    /// The server does not read it now.
+    pub(crate) unread: bool,
+    /// When it last began to.
+    pub(crate) read_from_ms: u64,
     pub(crate) keep_alive_s: u16,
     pub(crate) disconnect_in: Option<u8>,
     pub(crate) disconnect_out: Option<u8>,
@@ -70,6 +74,8 @@ impl Conn {
             session: None,
             shard: 0,
             last_in_ms: now_ms,
+            unread: false,
+            read_from_ms: now_ms,
             keep_alive_s: 0,
             disconnect_in: None,
             disconnect_out: None,
@@ -91,6 +97,16 @@ impl Conn {
 
     pub(crate) fn version(&self) -> u8 {
         self.connect.as_ref().map_or(0, |c| c.version)
+    }
+
+    /// When it must be closed at last, in ms, were nothing to arrive. Nothing can arrive from a
+    /// publisher that is held back, and so its keep-alive rests. [S-90]
+    pub(crate) fn closed_by_ms(&self) -> u64 {
+        match self.keep_alive_s {
+            0 => u64::MAX,
+            _ if self.unread => u64::MAX,
+            s => self.last_in_ms.max(self.read_from_ms) + 1500 * u64::from(s),
+        }
     }
 
     /// When the keep-alive ends, in ms, were nothing to arrive. [S-90]
@@ -174,6 +190,8 @@ pub(crate) struct GroupPart {
 pub(crate) struct Copies {
     /// At least one by way of ordinary subscriptions.
     pub(crate) must: bool,
+    /// With QoS 0 it may be lost: the client was away meanwhile.
+    pub(crate) away: bool,
     /// At most so many by way of them.
     pub(crate) plain_max: u32,
     /// Granted QoS that the copy may follow, one bit each.
@@ -197,28 +215,51 @@ impl Copies {
     /// Whether all copies that came, and one more, can have come by different ways, when each group
     /// is good for `each`.
     pub(crate) fn has_room(&self, more: &[usize], each: u32) -> bool {
-        let mut room = HashMap::from([(0, self.plain_max)]);
-        room.extend((1..=self.groups.len()).map(|group| (group, each)));
+        let room = |way: usize| match way {
+            0 => self.plain_max,
+            way if way <= self.groups.len() => each,
+            _ => 1,
+        };
         let all: Vec<&[usize]> = self.received.iter().map(Vec::as_slice).chain([more]).collect();
-        fits(&all, &mut room)
+        fits(&all, &room)
     }
 }
 
 /// From here on ways are replays, each good for one copy.
 pub(crate) const REPLAY: usize = 1 << 16;
 
-fn fits(copies: &[&[usize]], room: &mut HashMap<usize, u32>) -> bool {
-    let Some((first, rest)) = copies.split_first() else { return true };
-    first.iter().any(|way| {
-        let left = *room.entry(*way).or_insert(1);
-        if left == 0 {
-            return false;
+/// Whether each copy can have a way with room for it: a matching, found by augmenting paths.
+fn fits(copies: &[&[usize]], room: &impl Fn(usize) -> u32) -> bool {
+    let mut taken: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    (0..copies.len()).all(|copy| place(copy, copies, room, &mut taken, &mut Vec::new()))
+}
+
+/// Gives a copy a way, if need be by giving another one another way.
+fn place(
+    copy: usize,
+    copies: &[&[usize]],
+    room: &impl Fn(usize) -> u32,
+    taken: &mut BTreeMap<usize, Vec<usize>>,
+    tried: &mut Vec<usize>,
+) -> bool {
+    for way in copies[copy] {
+        if tried.contains(way) {
+            continue;
         }
-        room.insert(*way, left - 1);
-        let fit = fits(rest, room);
-        room.insert(*way, left);
-        fit
-    })
+        tried.push(*way);
+        let by = taken.entry(*way).or_default().clone();
+        if by.len() < room(*way) as usize {
+            taken.entry(*way).or_default().push(copy);
+            return true;
+        }
+        for (at, other) in by.into_iter().enumerate() {
+            if place(other, copies, room, taken, tried) {
+                taken.entry(*way).or_default()[at] = copy;
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// A session.
@@ -230,6 +271,8 @@ pub(crate) struct Session {
     pub(crate) offline_ms: Option<u64>,
     /// It is over for certain.
     pub(crate) ended: bool,
+    /// An administrator may have ended it.
+    pub(crate) doubtful: bool,
     pub(crate) small: bool,
     /// When it last left a group.
     pub(crate) lapse_step: u64,
@@ -275,6 +318,7 @@ impl Session {
             expiry_s: 0,
             offline_ms: None,
             ended: false,
+            doubtful: false,
             small: false,
             lapse_step: 0,
             subs: Vec::new(),
@@ -319,12 +363,19 @@ pub(crate) struct Msg {
     pub(crate) ingress: Vec<Stamp>,
     /// Place in its publisher's order.
     pub(crate) seq: u64,
-    /// The server refused it.
-    pub(crate) refused: bool,
+    /// How many of those the server refused.
+    pub(crate) refusals: usize,
     /// Its expiry is not the same each time.
     pub(crate) varies: bool,
     /// Its will record, if it is a will.
     pub(crate) will: Option<usize>,
+}
+
+impl Msg {
+    /// The server took none of it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusals > 0 && self.refusals >= self.ingress.len()
+    }
 }
 
 /// A message in a shared group.

@@ -10,8 +10,15 @@ struct Bench {
     ms: u64,
 }
 
-const RULES: Rules =
-    Rules { devices: 2, shards: 1, pressure: false, queue_bound: false, roomy: true };
+const RULES: Rules = Rules {
+    devices: 2,
+    shards: 1,
+    pressure: false,
+    queue_bound: false,
+    roomy: true,
+    rejects: false,
+    keeps_qos0: false,
+};
 
 fn connect(client: usize, clean: bool) -> Box<Connect> {
     Box::new(Connect {
@@ -116,6 +123,62 @@ fn lost_message_is_found_at_quiescence() {
     b.publish(message(1, 1, 1));
     b.wrote(1, ToClient::PubAck { pid: 1, reason: 0 }).expect("due");
     assert_eq!(rule(b.quiet()), "lost S-55");
+}
+
+#[test]
+fn qos_0_may_only_be_lost_while_its_client_is_away() {
+    // [S-55] Q06
+    let mut b = Bench::new();
+    b.subscribe(0);
+    b.publish(message(1, 0, 0));
+    assert_eq!(rule(b.quiet()), "lost S-55");
+    let mut b = Bench::new();
+    b.subscribe(0);
+    b.publish(message(1, 0, 0));
+    b.gone(0);
+    b.quiet().expect("it was on its way");
+}
+
+#[test]
+fn what_was_taken_before_it_was_refused_is_still_due() {
+    // [S-39]
+    let mut b = Bench::new();
+    b.oracle.rules.pressure = true;
+    b.subscribe(1);
+    b.publish(message(1, 1, 1));
+    b.wrote(1, ToClient::PubAck { pid: 1, reason: 0 }).expect("due");
+    b.publish(Publish { dup: true, ..message(1, 1, 1) });
+    b.wrote(1, ToClient::PubAck { pid: 1, reason: 0x97 }).expect("refused");
+    assert_eq!(rule(b.quiet()), "lost S-55");
+    let mut b = Bench::new();
+    b.oracle.rules.pressure = true;
+    b.subscribe(1);
+    b.publish(message(1, 1, 1));
+    b.wrote(1, ToClient::PubAck { pid: 1, reason: 0x97 }).expect("refused");
+    assert_eq!(rule(b.deliver(0, message(1, 1, 7))), "refused-delivered");
+}
+
+#[test]
+fn nobody_is_thrown_out_without_an_order_nor_stays_in_spite_of_one() {
+    // Q14
+    let answer = |token| Seen::Event(Event::Kicked { token, found: true });
+    let close = Seen::CloseOp {
+        net: 0,
+        how: ringmain_shards::engine::effects::CloseHow::Flush,
+        inside_packet: false,
+    };
+    let mut b = Bench::new();
+    b.wrote(0, ToClient::Disconnect { reason: 0x98 }).expect("a packet like others");
+    assert_eq!(rule(b.see(&close)), "kick Q14");
+    let mut b = Bench::new();
+    let token = b.oracle.kick_ordered(0, true);
+    assert_eq!(rule(b.see(&answer(token))), "kick Q14");
+    let mut b = Bench::new();
+    let token = b.oracle.kick_ordered(0, true);
+    b.wrote(0, ToClient::Disconnect { reason: 0x98 }).expect("a packet like others");
+    b.see(&close).expect("ordered");
+    b.see(&answer(token)).expect("done");
+    b.open(2, 0, false, false).expect("its session is gone");
 }
 
 #[test]

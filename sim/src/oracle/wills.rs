@@ -51,7 +51,7 @@ impl Oracle {
                 expiry_s: None,
                 ingress: Vec::new(),
                 seq: 0,
-                refused: false,
+                refusals: 0,
                 varies: false,
                 will: Some(self.wills.len()),
             },
@@ -77,7 +77,10 @@ impl Oracle {
         } else {
             // [S-16] At the end of the delay or of the session.
             let delay_s = self.wills[will].delay_s.min(expiry_s);
-            Fate::Due(self.now.ms + 1000 * u64::from(delay_s))
+            match self.is_discarded(self.conn(net).device) {
+                true if delay_s > 0 => Fate::Maybe(self.now.ms),
+                _ => Fate::Due(self.now.ms + 1000 * u64::from(delay_s)),
+            }
         };
         self.wills[will].fate = fate;
     }

@@ -68,6 +68,13 @@ pub enum Seen {
         /// Who ended it.
         cause: CloseCause,
     },
+    /// The machine reads a connection no more, or again.
+    Reading {
+        /// The connection.
+        net: NetId,
+        /// Whether it does.
+        reads: bool,
+    },
     /// A turn is over and performed; `deadline_ms` is what the machine says then.
     TurnDone {
         /// The shard.

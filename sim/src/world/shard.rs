@@ -412,6 +412,7 @@ impl<M: Machine> World<M> {
     fn pause(&mut self, s: usize, conn: ConnId, paused: bool) {
         if let Some(net) = self.known(s, conn, "PauseRead or ResumeRead") {
             self.nets[net].paused = paused;
+            self.see(Seen::Reading { net, reads: !paused });
         }
     }
 
