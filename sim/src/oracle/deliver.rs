@@ -2,7 +2,7 @@
 
 use super::matching::{match_groups, match_session, qos_fits};
 use super::publish::number;
-use super::state::{Copies, InFlight, Msg, REPLAY, Sent, Session};
+use super::state::{Bound, Copies, GroupSend, InFlight, Msg, REPLAY, Sent, Session};
 use super::{MsgId, Oracle, SessionId, Verdict, Violation, insist};
 use crate::topics;
 use crate::wire::Publish;
@@ -367,14 +367,19 @@ impl Oracle {
             let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
             s.ended || cleaned || now.ms >= s.expires_ms()
         };
+        let lapsing = sessions[sid].lapsing.contains(&name);
+        let bound = if lapsing { Bound::Maybe } else { Bound::Yes };
+        // [S-63] What went back, or may have, does not count: its member did not acknowledge it, and
+        // its session may be over.
+        let may_be_back = |g: &GroupSend| {
+            let open = || sessions[g.to].inflight.values().any(|f| f.order == g.order);
+            g.qos == 1 && g.bound != Bound::No && may_be_over(g.to) && open()
+        };
+        let order = if qos == 0 { 0 } else { sessions[sid].next_order };
+        let new = GroupSend { to: sid, qos, order, bound, sure };
         // What is written behind the end of its session, in the same turn, has gone back already.
-        let back = qos == 1 && may_be_over(sid);
-        if sure && !back {
-            let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
-                let left = may_be_over(*to) || sessions[*to].lapse_step > *step;
-                *sure && (*qos != 1 || !left)
-            };
-            let standing = group.sent.iter().filter(stands).count();
+        if sure && !may_be_back(&new) {
+            let standing = group.sent.iter().filter(|g| g.sure && !may_be_back(g)).count();
             insist!(
                 standing < allowed,
                 "shared-once S-61",
@@ -382,7 +387,10 @@ impl Oracle {
                 group.sent
             );
         }
-        group.sent.push((sid, qos, now.step, sure));
+        let went_back = qos == 1 && sessions[sid].ended && bound == Bound::Yes;
+        if !went_back {
+            group.sent.push(new);
+        }
         Ok(())
     }
 

@@ -231,8 +231,8 @@ pub(crate) struct Session {
     /// It is over for certain.
     pub(crate) ended: bool,
     pub(crate) small: bool,
-    /// When it last left a group.
-    pub(crate) lapse_step: u64,
+    /// Groups that it left in the turn under way: what is written in that turn may be of before.
+    pub(crate) lapsing: Vec<String>,
     pub(crate) subs: Vec<Sub>,
     /// Forms of memberships that are over or replaced: what came by way of them may still wait.
     pub(crate) left: Vec<Sub>,
@@ -276,7 +276,7 @@ impl Session {
             offline_ms: None,
             ended: false,
             small: false,
-            lapse_step: 0,
+            lapsing: Vec::new(),
             subs: Vec::new(),
             left: Vec::new(),
             copies: BTreeMap::new(),
@@ -327,13 +327,37 @@ pub(crate) struct Msg {
     pub(crate) will: Option<usize>,
 }
 
+/// Whether a copy goes back to its group when the session of its member ends with it
+/// unacknowledged. [S-63]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// It does.
+    Yes,
+    /// The member left, or joined again, in the turn that sent it.
+    Maybe,
+    /// The member left the group after it.
+    No,
+}
+
+/// A copy that was sent for the first time, and may have come by way of a group.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupSend {
+    pub(crate) to: SessionId,
+    pub(crate) qos: u8,
+    /// [`InFlight::order`] of this copy: a session may have several copies of one message.
+    pub(crate) order: u64,
+    pub(crate) bound: Bound,
+    /// It came by way of the group for certain.
+    pub(crate) sure: bool,
+}
+
 /// A message in a shared group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupMsg {
     /// Some member must get it.
     pub(crate) must: bool,
-    /// First sends: session, QoS, step, whether it came by way of the group for certain.
-    pub(crate) sent: Vec<(SessionId, u8, u64, bool)>,
+    /// First sends, without those that went back to the group.
+    pub(crate) sent: Vec<GroupSend>,
     /// Sessions that may have it.
     pub(crate) members: HashSet<SessionId>,
     /// Some member may get it with QoS 0, which may be lost.

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE. [S-55]
 
-use super::state::{Form, Sub, SubRequest, UnsubRequest};
+use super::state::{Bound, Form, Sub, SubRequest, UnsubRequest};
 use super::{Oracle, SessionId, Verdict, insist};
 use crate::topics;
 use crate::wire::Filter;
@@ -137,6 +137,8 @@ impl Oracle {
             self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, filters: expected });
             return Ok(());
         }
+        // The answer may be 0x91, and nothing of it done.
+        let doubtful = self.conn(net).in_use.contains(&pid);
         let mut expected = Vec::new();
         for text in filters {
             let subs = &mut self.sessions[sid].subs;
@@ -150,8 +152,13 @@ impl Oracle {
             for i in same {
                 subs[i].leaving = true;
             }
+            // What it got so far stays with it whatever becomes of its session.
+            for (_, group) in self.groups.iter_mut().filter(|((name, _), _)| name == text) {
+                let mine = group.sent.iter_mut().filter(|g| g.to == sid);
+                mine.for_each(|g| g.bound = if doubtful { Bound::Maybe } else { Bound::No });
+            }
             let s = &mut self.sessions[sid];
-            s.lapse_step = self.now.step;
+            s.lapsing.push(text.clone());
             s.replays_due.retain(|due| due.text != *text);
             let (_, filter) = topics::split_share(text);
             self.recheck(sid, filter);
