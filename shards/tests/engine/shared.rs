@@ -418,6 +418,53 @@ fn members_that_come_and_go_lose_nothing() {
     }
 }
 
+// S-84
+#[test]
+fn what_comes_back_to_a_group_keeps_its_order() {
+    for shards in SHARDS {
+        let mut n = Node::new(shards);
+        let b = n.resume(V5, "b");
+        n.sub(b, "$share/g/t", 1);
+        n.drop_conn(b);
+        let a = n.join(V5, "a");
+        n.sub(a, "$share/g/t", 1);
+        let p = n.join(V5, "p");
+        for i in 0..5 {
+            n.put(p, &publish("t", 1, &i.to_string()));
+        }
+        assert_eq!(n.recv_all(a).len(), 5);
+        n.drop_conn(a); // a clean session: it ends
+        n.put(p, &publish("t", 1, "later"));
+        let b = n.resume(V5, "b");
+        assert_eq!(texts(&n.msgs(b)), ["0", "1", "2", "3", "4", "later"], "{shards}");
+    }
+}
+
+// S-84
+#[test]
+fn what_comes_back_from_several_members_is_in_the_order_it_was_published() {
+    for shards in SHARDS {
+        let mut n = Node::with(shards, |cfg| cfg.shared.strategy = Strategy::RoundRobinPerGroup);
+        let b = n.resume(V5, "b");
+        n.sub(b, "$share/g/t", 1);
+        n.drop_conn(b);
+        let (a, c) = (n.join(V5, "a"), n.join(V5, "c"));
+        n.sub(a, "$share/g/t", 1);
+        n.sub(c, "$share/g/t", 1);
+        let p = n.join(V5, "p");
+        for i in 0..6 {
+            n.put(p, &publish("t", 1, &i.to_string()));
+            n.pass_ms(1);
+        }
+        assert_eq!((n.recv_all(a).len(), n.recv_all(c).len()), (3, 3));
+        n.drop_conn(c);
+        n.drop_conn(a);
+        let b = n.resume(V5, "b");
+        assert_eq!(n.gauges().group_queued, 0);
+        assert_eq!(texts(&n.msgs(b)), ["0", "1", "2", "3", "4", "5"], "{shards}");
+    }
+}
+
 // S-30: a message too large for its member is done with, and its window is free again.
 #[test]
 fn a_message_too_large_for_its_member_frees_the_window() {
