@@ -20,7 +20,7 @@ use super::route::RouteWriter;
 use super::shared::Groups;
 use super::slab::{NONE, Slab};
 use super::subs::SubIndex;
-use super::subscribe::PendingSub;
+use super::subscribe::PendingSubs;
 use super::sys::Sys;
 use crate::boundary::{Control, Event, Pressure, SessionInfo};
 use ringmain_mqtt::ReasonCode;
@@ -35,7 +35,7 @@ pub struct Shard {
     pub(crate) retained: RetainedStore,
     pub(crate) groups: Groups,
     pub(crate) replays: Replays,
-    pub(crate) pending_subs: Slab<PendingSub>,
+    pub(crate) pending_subs: PendingSubs,
     pub(crate) pending_publishes: Slab<PendingPublish>,
     pub(crate) matches: Matches,
     pub(crate) sys: Sys,
@@ -74,7 +74,7 @@ impl Shard {
             routes,
             groups: Groups::default(),
             replays: Replays::default(),
-            pending_subs: Slab::default(),
+            pending_subs: PendingSubs::default(),
             pending_publishes: Slab::default(),
             matches: Matches::default(),
             sys: Sys::default(),
@@ -539,7 +539,7 @@ impl Shard {
 
     /// A ticket for an entry of a slab.
     pub(crate) fn pending_sub_ticket(&self, index: u32) -> Ticket {
-        super::core::ticket(&self.pending_subs, index)
+        super::core::ticket(&self.pending_subs.slab, index)
     }
 }
 
