@@ -147,8 +147,10 @@ impl Oracle {
         let names: Vec<_> = s.subs.iter().filter(|s| s.shared).map(|s| s.text.clone()).collect();
         // [S-63] What it did not acknowledge goes to another member: that copy, and no other one.
         for ((_, msg), group) in &mut self.groups {
-            let back = |g: &GroupSend| g.bound == Bound::Yes && open.contains(&(*msg, g.order));
-            group.sent.retain(|g| g.to != sid || !back(g));
+            let open = |g: &GroupSend| g.to == sid && open.contains(&(*msg, g.order));
+            group.sent.retain(|g| g.bound != Bound::Yes || !open(g));
+            let sent = group.sent.iter_mut();
+            sent.filter(|g| g.bound == Bound::Maybe && open(g)).for_each(|g| g.doubtful = true);
         }
         for name in names {
             self.group_left(sid, &name);

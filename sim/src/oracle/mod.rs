@@ -13,6 +13,7 @@ mod matching;
 mod publish;
 mod quiet;
 mod retained;
+mod shares;
 mod state;
 mod subscribe;
 mod wills;
