@@ -611,7 +611,7 @@ impl Core {
     /// Arms the timer of a connection for the first thing that may be due.
     pub(crate) fn arm_conn(&mut self, ci: u32) {
         let Some(deadline) = self.conn_deadline(ci) else { return };
-        let key = TimerKey { kind: TimerKind::Conn, index: ci };
+        let key = TimerKey::new(TimerKind::Conn, ci);
         let timer = self.wheel.insert(deadline, key);
         let Some(conn) = self.conns.get_mut(ci) else { return };
         if let Some(old) = conn.timer.replace(timer) {

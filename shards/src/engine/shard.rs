@@ -151,7 +151,7 @@ impl Shard {
                 core.handshakes += 1;
                 core.conns.insert(id, conn);
                 fx.ops.push(Op::PauseRead { conn: id });
-                let key = TimerKey { kind: TimerKind::Conn, index: id.index };
+                let key = TimerKey::new(TimerKind::Conn, id.index);
                 let timer = core.wheel.insert(until_ms, key);
                 if let Some(c) = core.conns.get_mut(id.index) {
                     c.timer = Some(timer);
@@ -170,7 +170,7 @@ impl Shard {
         if !self.sys.handshakes_full {
             fx.ops.push(Op::PauseAccept { listener });
         }
-        let key = TimerKey { kind: TimerKind::Admission, index: u32::from(listener) };
+        let key = TimerKey::new(TimerKind::Admission, u32::from(listener));
         self.core.wheel.insert(until_ms, key);
     }
 
@@ -397,14 +397,14 @@ impl Shard {
         let mut due = std::mem::take(&mut self.due);
         self.core.wheel.advance(self.core.now_ms, TIMERS_MAX, &mut due);
         for key in due.drain(..) {
-            match key.kind {
-                TimerKind::Conn => self.core.on_conn_timer(key.index, fx),
-                TimerKind::Session => self.on_session_timer(key.index, fx),
+            match key.kind() {
+                TimerKind::Conn => self.core.on_conn_timer(key.index(), fx),
+                TimerKind::Session => self.on_session_timer(key.index(), fx),
                 TimerKind::SysInterval => self.on_sys_interval(fx),
                 TimerKind::Heartbeat => self.on_heartbeat(fx),
                 TimerKind::Retained => self.on_retained_timer(),
                 TimerKind::Admission => {
-                    let listener = key.index as u16;
+                    let listener = key.index() as u16;
                     self.sys.accept_paused.retain(|(l, _)| *l != listener);
                     if !self.sys.handshakes_full {
                         fx.ops.push(Op::ResumeAccept { listener });
