@@ -501,12 +501,12 @@ impl Core {
         s.trim();
         self.after.push(After::Disconnected { client_id: s.client_id.clone(), reason });
         if !will_counts {
-            s.will = None; // [MQTT-3.14.4-3]
+            s.set_will(None); // [MQTT-3.14.4-3]
         }
         // [S-16] The will goes at the end of its delay or of the session, whichever is first.
-        let delay_s = s.will.as_ref().map(|w| w.delay_s.min(s.expiry_s));
+        let delay_s = s.will().map(|w| w.delay_s.min(s.expiry_s));
         if delay_s == Some(0)
-            && let Some(will) = s.will.take()
+            && let Some(will) = s.take_will()
         {
             self.after.push(After::Will(will.msg));
         }
@@ -526,7 +526,7 @@ impl Core {
         }
         let at = |seconds: u32| s.offline_at_ms + u64::from(seconds) * 1000;
         let expiry = (s.expiry_s != u32::MAX).then(|| at(s.expiry_s));
-        let will = s.will.as_ref().map(|w| at(w.delay_s));
+        let will = s.will().map(|w| at(w.delay_s));
         let Some(deadline) = expiry.into_iter().chain(will).min() else { return };
         let key = TimerKey::new(TimerKind::Session, si);
         s.timer = Some(self.wheel.insert(deadline, key));

@@ -214,7 +214,7 @@ impl Shard {
             let si = self.session_of(id.index);
             let now_ms = self.core.now_ms;
             let s = &mut self.core.sessions[si];
-            s.awaiting_rel.get_or_insert_default().insert(packet_id.get(), now_ms);
+            s.await_rel().insert(packet_id.get(), now_ms);
         }
         if let Some(conn) = self.core.conns.get_mut(id.index) {
             conn.received_open += 1;
@@ -252,14 +252,14 @@ impl Shard {
         let si = self.session_of(ci);
         if reason.is_error() && self.core.conns.get(ci).is_some_and(|c| c.version != Version::V5) {
             // Its PUBACK has no reason: sent, it would acknowledge what nobody took. [S-39]
-            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
+            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel_mut()) {
                 a.remove(packet_id.get());
             }
             return self.core.close(ci, None, CloseHow::Flush, fx);
         }
         if qos == QoS::ExactlyOnce && reason.is_error() {
             // The id is free again. [S-34] [MQTT-4.3.3-9]
-            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
+            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel_mut()) {
                 a.remove(packet_id.get());
             }
         }
@@ -328,7 +328,7 @@ impl Shard {
                 .core
                 .sessions
                 .get(self.session_of(ci))
-                .and_then(|s| s.awaiting_rel.as_ref())
+                .and_then(|s| s.awaiting_rel())
                 .is_some_and(|a| a.holds(packet_id.get()))
     }
 
@@ -344,7 +344,7 @@ impl Shard {
         let Core { sessions, cfg, counters, .. } = &mut self.core;
         let s = &mut sessions[si];
         let cfg = cfg.mqtt_of(s.listener);
-        let Some(awaiting) = &mut s.awaiting_rel else { return Awaiting::New };
+        let Some(awaiting) = s.awaiting_rel_mut() else { return Awaiting::New };
         let timeouts = &mut counters.messages_dropped_await_pubrel_timeout;
         let class = awaiting.classify(packet_id.get(), dup, now_ms, cfg, timeouts);
         match class {
@@ -495,7 +495,7 @@ impl Shard {
                     let si = self.session_of(ci);
                     let now_ms = self.core.now_ms;
                     let s = &mut self.core.sessions[si];
-                    s.awaiting_rel.get_or_insert_default().insert(id.get(), now_ms);
+                    s.await_rel().insert(id.get(), now_ms);
                 }
                 self.write_publish_ack(ci, id, p.qos, ReasonCode::SUCCESS, fx);
             }
@@ -506,7 +506,7 @@ impl Shard {
         self.core.counters.pubrel_received += 1;
         let si = self.session_of(ci);
         let Some(s) = self.core.sessions.get_mut(si) else { return };
-        let known = s.awaiting_rel.as_mut().is_some_and(|a| a.remove(id.get()));
+        let known = s.awaiting_rel_mut().is_some_and(|a| a.remove(id.get()));
         s.trim();
         let reason = if known {
             if let Some(conn) = self.core.conns.get_mut(ci) {

@@ -353,10 +353,15 @@ impl Shard {
             };
             self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
-        let delayed: Vec<u32> =
-            self.core.sessions.iter().filter(|(_, s)| s.will.is_some()).map(|(si, _)| si).collect();
+        let delayed: Vec<u32> = self
+            .core
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.will().is_some())
+            .map(|(si, _)| si)
+            .collect();
         for si in delayed {
-            if let Some(will) = self.core.sessions[si].will.take() {
+            if let Some(will) = self.core.sessions[si].take_will() {
                 self.core.after.push(After::Will(will.msg));
             }
         }
@@ -387,7 +392,7 @@ impl Shard {
             subscriptions,
             inflight: s.out.as_ref().map_or(0, |o| o.inflight.len() as u32),
             queued: s.out.as_ref().map_or(0, |o| o.queue.len() as u32),
-            awaiting_rel: s.awaiting_rel.as_ref().map_or(0, |a| a.len() as u32),
+            awaiting_rel: s.awaiting_rel().map_or(0, |a| a.len() as u32),
         }
     }
 
@@ -426,9 +431,9 @@ impl Shard {
         }
         let offline_ms = now_ms.saturating_sub(s.offline_at_ms);
         let expired = s.is_expired(now_ms);
-        let will_due = s.will.as_ref().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
+        let will_due = s.will().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
         if (expired || will_due)
-            && let Some(will) = s.will.take()
+            && let Some(will) = s.take_will()
         {
             self.core.after.push(After::Will(will.msg)); // [S-16]
         }
