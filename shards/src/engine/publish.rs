@@ -530,8 +530,7 @@ impl Shard {
         fx: &mut Effects,
     ) -> Routed {
         self.core.counters.messages_publish += 1;
-        let mut targets = ShardSet::EMPTY;
-        self.routes.table().lookup(out.topic, &mut targets);
+        let targets = self.find_shards(out);
         let mut routed = Routed { targets, ..Routed::default() };
         if targets.is_empty() {
             self.core.counters.messages_dropped_no_subscribers += 1;
@@ -571,6 +570,29 @@ impl Shard {
         routed
     }
 
+    /// The shards that may have subscribers.
+    fn find_shards(&mut self, out: &Outgoing<'_>) -> ShardSet {
+        let table = self.routes.table();
+        let changes = table.changes();
+        if let Some(shards) = self.recent.shards(out.publisher, out.topic, changes) {
+            return shards;
+        }
+        let mut shards = ShardSet::EMPTY;
+        table.lookup(out.topic, &mut shards);
+        self.recent.keep_shards(out.publisher, out.topic, changes, shards);
+        shards
+    }
+
+    /// The filters of this shard that match.
+    fn find_filters(&mut self, out: &Outgoing<'_>, filters: &mut Vec<FilterId>) {
+        let changes = self.subs.changes();
+        if let Some(found) = self.recent.filters(out.publisher, out.topic, changes) {
+            return filters.extend_from_slice(found);
+        }
+        self.subs.matches(out.topic, filters);
+        self.recent.keep_filters(out.publisher, out.topic, changes, filters);
+    }
+
     /// Only the policy `reject` needs to know what became of a message on other shards.
     fn asks_for_verdicts(&self) -> bool {
         use super::config::QueueDropPolicy::Reject;
@@ -596,7 +618,7 @@ impl Shard {
         }
         let mut m = std::mem::take(&mut self.matches);
         m.filters.clear();
-        self.subs.matches(out.topic, &mut m.filters);
+        self.find_filters(out, &mut m.filters);
         let delivered = match m.filters.len() {
             0 => Delivered::default(),
             1 => self.deliver_filters(&m.filters, &mut m.groups, out, fx),

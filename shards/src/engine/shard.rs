@@ -14,6 +14,7 @@ use super::mail::{Mail, Ticket};
 use super::message::Outgoing;
 use super::node::NodeShared;
 use super::publish::{Matches, PendingPublish};
+use super::recent::Recent;
 use super::replay::Replays;
 use super::retained::RetainedStore;
 use super::route::RouteWriter;
@@ -38,6 +39,7 @@ pub struct Shard {
     pub(crate) pending_subs: Slab<PendingSub>,
     pub(crate) pending_publishes: Slab<PendingPublish>,
     pub(crate) matches: Matches,
+    pub(crate) recent: Recent,
     pub(crate) sys: Sys,
     /// Connections whose bytes wait because the last turn had done enough.
     deferred: Vec<ConnId>,
@@ -77,6 +79,7 @@ impl Shard {
             pending_subs: Slab::default(),
             pending_publishes: Slab::default(),
             matches: Matches::default(),
+            recent: Recent::default(),
             sys: Sys::default(),
             deferred: Vec::new(),
             stalled: Vec::new(),

@@ -138,6 +138,8 @@ pub struct SubIndex {
     many_free: Vec<u32>,
     many_bytes: usize,
     subscriptions: usize,
+    /// Filters added and removed so far.
+    changes: u64,
 }
 
 const NONE: u32 = u32::MAX;
@@ -169,6 +171,7 @@ impl SubIndex {
             many_free: Vec::new(),
             many_bytes: 0,
             subscriptions: 0,
+            changes: 0,
         }
     }
 
@@ -245,6 +248,13 @@ impl SubIndex {
     #[must_use]
     pub fn filter_str(&self, filter: FilterId) -> &str {
         self.entries.get(filter).map_or("", |e| self.text(e))
+    }
+
+    /// How many filters were added or removed so far: an answer of [`matches`](Self::matches) holds for
+    /// as long as this stays.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Appends every filter that matches `topic`, once each, in no order. [S-50] [S-51]
@@ -351,6 +361,7 @@ impl SubIndex {
         hash: u32,
         one: Subscriber,
     ) -> FilterId {
+        self.changes += 1;
         let text = self.texts.insert(filter.as_bytes());
         let id = self.entries.insert(Entry { text, hash, one, many: NONE });
         let entries = &self.entries;
@@ -362,6 +373,7 @@ impl SubIndex {
     }
 
     fn remove_filter(&mut self, id: FilterId) {
+        self.changes += 1;
         let entry = *self.entries.at(id.0);
         let filter = std::str::from_utf8(self.texts.get(entry.text)).unwrap_or("");
         if self.shapes.leave(self.hasher.filter(filter).shape) {
