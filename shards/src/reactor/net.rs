@@ -41,8 +41,9 @@ const STAY_WITH_TASKS: Duration = Duration::from_millis(1);
 /// How long it leaves the core to them then, at least. They run until they wait.
 const LEAVE_WITH_TASKS: Duration = Duration::from_micros(50);
 /// Sends of a turn that may complete without ending the sleep that follows: see
-/// [`NetTask::sleep_or_submit`].
-const QUIET_SENDS_MAX: u32 = 16;
+/// [`NetTask::sleep_or_submit`]. After more of them more is on its way, and the pass that they cause
+/// finds it.
+const QUIET_SENDS_MAX: u32 = 4;
 /// A larger one is more likely to find its socket full, or to have somebody wait for its end: the
 /// next page of a retained replay, say.
 pub(super) const QUIET_SEND_BYTES_MAX: usize = 512;
