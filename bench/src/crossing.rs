@@ -47,7 +47,7 @@ pub(crate) struct Crossing {
     /// QoS.
     #[arg(short = 'q', long, default_value_t = 0)]
     qos: u8,
-    /// Seconds of measured traffic a run, 4 by default.
+    /// Seconds of measured traffic a run, 3 by default.
     #[arg(short = 'd', long)]
     duration: Option<f64>,
     /// Further `--set` options for Ringmain, such as `reactor.busy_wait_us=20`.

@@ -29,7 +29,7 @@ pub(crate) struct Floor {
     /// Subscribers of the fan-out scenarios.
     #[arg(long, default_value_t = 1000)]
     subscribers: u32,
-    /// Seconds of measured traffic a run, 4 by default.
+    /// Seconds of measured traffic a run, 3 by default.
     #[arg(short = 'd', long)]
     duration: Option<f64>,
     /// Bytes of payload.

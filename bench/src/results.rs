@@ -15,7 +15,7 @@ pub(crate) struct Bench {
     /// Rounds, 4 by default; the order of the contenders turns from one to the next.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Few rounds of short runs: shows that it works, not what it costs.
+    /// One round of short runs: shows that it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Port on 127.0.0.1 that the servers listen on, one after another.
@@ -44,12 +44,12 @@ pub(crate) enum Who {
 
 impl Bench {
     pub(crate) fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 2 } else { 4 })
+        self.rounds.unwrap_or(if self.quick { 1 } else { 4 })
     }
 
     /// Seconds of measured traffic of a run.
     pub(crate) fn seconds(&self, asked: Option<f64>) -> f64 {
-        asked.unwrap_or(if self.quick { 1.0 } else { 4.0 })
+        asked.unwrap_or(if self.quick { 1.0 } else { 3.0 })
     }
 
     pub(crate) fn programs(&self) -> io::Result<Programs> {
