@@ -51,46 +51,6 @@ pub struct Forward<'a> {
 }
 
 impl<'a> Forward<'a> {
-    /// No properties.
-    pub const EMPTY: Self = Self { span: Span::EMPTY };
-
-    pub(crate) const fn new(span: Span<'a>) -> Self {
-        Self { span }
-    }
-
-    /// Takes bytes that [`append_to`](Self::append_to) or a [`PropertyWriter`] wrote. Other bytes
-    /// would go to subscribers as they are.
-    #[inline]
-    #[must_use]
-    pub const fn from_wire(bytes: &'a [u8]) -> Self {
-        Self { span: Span { raw: bytes, kept: bytes.len() as u32 } }
-    }
-
-    /// Bytes that [`append_to`](Self::append_to) writes.
-    #[inline]
-    #[must_use]
-    pub const fn wire_len(&self) -> usize {
-        self.span.kept as usize
-    }
-
-    /// Whether there are no properties to forward.
-    #[inline]
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.span.kept == 0
-    }
-
-    /// Appends the properties, identifiers included, without a length in front.
-    #[inline]
-    pub fn append_to(&self, out: &mut Vec<u8>) {
-        self.put(out);
-    }
-
-    #[inline]
-    pub(crate) fn put<S: Sink>(&self, out: &mut S) {
-        self.span.put(out, FORWARDED);
-    }
-
     /// The bytes that [`append_to`](Self::append_to) would write, when they lie together.
     #[inline]
     #[must_use]
@@ -106,15 +66,6 @@ impl<'a> Forward<'a> {
     }
 }
 
-impl PartialEq for Forward<'_> {
-    /// Whether both would be written as the same bytes.
-    fn eq(&self, other: &Self) -> bool {
-        self.span.same(&other.span, FORWARDED)
-    }
-}
-
-impl Eq for Forward<'_> {}
-
 impl fmt::Debug for Forward<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.span.items(FORWARDED)).finish()
@@ -128,66 +79,78 @@ pub struct UserProps<'a> {
 }
 
 impl<'a> UserProps<'a> {
-    /// No User Properties.
-    pub const EMPTY: Self = Self { span: Span::EMPTY };
-
-    pub(crate) const fn new(span: Span<'a>) -> Self {
-        Self { span }
-    }
-
-    /// Takes bytes that a [`PropertyWriter`] wrote with [`user`](PropertyWriter::user) alone.
-    #[inline]
-    #[must_use]
-    pub const fn from_wire(bytes: &'a [u8]) -> Self {
-        Self { span: Span { raw: bytes, kept: bytes.len() as u32 } }
-    }
-
-    /// Bytes they take on the wire, identifiers included.
-    #[inline]
-    #[must_use]
-    pub const fn wire_len(&self) -> usize {
-        self.span.kept as usize
-    }
-
-    /// Whether there are none.
-    #[inline]
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.span.kept == 0
-    }
-
     /// The pairs, in order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
         self.span.items(USER).filter_map(pair)
     }
-
-    /// Appends them as they are on the wire.
-    #[inline]
-    pub fn append_to(&self, out: &mut Vec<u8>) {
-        self.put(out);
-    }
-
-    #[inline]
-    pub(crate) fn put<S: Sink>(&self, out: &mut S) {
-        self.span.put(out, USER);
-    }
 }
-
-impl PartialEq for UserProps<'_> {
-    /// Whether both hold the same pairs in the same order.
-    fn eq(&self, other: &Self) -> bool {
-        self.span.same(&other.span, USER)
-    }
-}
-
-impl Eq for UserProps<'_> {}
 
 impl fmt::Debug for UserProps<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
+
+/// What views of properties have in common.
+macro_rules! view {
+    ($name:ident, $mask:expr) => {
+        impl<'a> $name<'a> {
+            /// No properties.
+            pub const EMPTY: Self = Self { span: Span::EMPTY };
+
+            pub(crate) const fn new(span: Span<'a>) -> Self {
+                Self { span }
+            }
+
+            /// Takes bytes that [`append_to`](Self::append_to) or a [`PropertyWriter`] wrote, of
+            /// properties of this kind alone. Other bytes would go to the peer as they are.
+            #[inline]
+            #[must_use]
+            pub const fn from_wire(bytes: &'a [u8]) -> Self {
+                Self { span: Span { raw: bytes, kept: bytes.len() as u32 } }
+            }
+
+            /// Bytes that [`append_to`](Self::append_to) writes.
+            #[inline]
+            #[must_use]
+            pub const fn wire_len(&self) -> usize {
+                self.span.kept as usize
+            }
+
+            /// Whether there are none.
+            #[inline]
+            #[must_use]
+            pub const fn is_empty(&self) -> bool {
+                self.span.kept == 0
+            }
+
+            /// Appends the properties as they are on the wire, identifiers included, without a
+            /// length in front.
+            #[inline]
+            pub fn append_to(&self, out: &mut Vec<u8>) {
+                self.put(out);
+            }
+
+            #[inline]
+            pub(crate) fn put<S: Sink>(&self, out: &mut S) {
+                self.span.put(out, $mask);
+            }
+        }
+
+        impl PartialEq for $name<'_> {
+            /// Whether both would be written as the same bytes.
+            fn eq(&self, other: &Self) -> bool {
+                self.span.same(&other.span, $mask)
+            }
+        }
+
+        impl Eq for $name<'_> {}
+    };
+}
+
+view!(Forward, FORWARDED);
+view!(UserProps, USER);
 
 /// The Subscription Identifiers of a PUBLISH that a server sent, each 1..=268,435,455.
 #[derive(Clone, Copy, Default)]

@@ -78,27 +78,6 @@ impl<'a> TopicName<'a> {
         Ok(Self { text, level_count: scan.level_count })
     }
 
-    /// The whole name.
-    #[inline]
-    #[must_use]
-    pub const fn as_str(&self) -> &'a str {
-        self.text
-    }
-
-    /// Its levels; there is always one at least, and a level may be empty.
-    #[inline]
-    #[must_use]
-    pub const fn levels(&self) -> Levels<'a> {
-        Levels { rest: Some(self.text) }
-    }
-
-    /// How many levels it has.
-    #[inline]
-    #[must_use]
-    pub const fn level_count(&self) -> u32 {
-        self.level_count
-    }
-
     /// Whether it begins with `$`, so that filters beginning with a wildcard pass it by.
     #[inline]
     #[must_use]
@@ -144,18 +123,6 @@ impl<'a> TopicName<'a> {
     }
 }
 
-impl fmt::Debug for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.text, f)
-    }
-}
-
-impl fmt::Display for TopicName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text)
-    }
-}
-
 /// A topic filter: not empty, wildcards in their places, no U+0000, not too many levels.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter<'a> {
@@ -177,27 +144,6 @@ impl<'a> TopicFilter<'a> {
             return Err(TopicError::MisplacedWildcard);
         }
         Ok(Self { text, level_count: scan.level_count, wildcard: scan.wildcards })
-    }
-
-    /// The whole filter.
-    #[inline]
-    #[must_use]
-    pub const fn as_str(&self) -> &'a str {
-        self.text
-    }
-
-    /// Its levels, `+` and `#` as they stand.
-    #[inline]
-    #[must_use]
-    pub const fn levels(&self) -> Levels<'a> {
-        Levels { rest: Some(self.text) }
-    }
-
-    /// How many levels it has, `#` counting as one.
-    #[inline]
-    #[must_use]
-    pub const fn level_count(&self) -> u32 {
-        self.level_count
     }
 
     /// Whether it contains `+` or `#`.
@@ -236,17 +182,49 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
-impl fmt::Debug for TopicFilter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.text, f)
-    }
+/// What a topic name and a topic filter have in common.
+macro_rules! topic_text {
+    ($name:ident) => {
+        impl<'a> $name<'a> {
+            /// The whole text.
+            #[inline]
+            #[must_use]
+            pub const fn as_str(&self) -> &'a str {
+                self.text
+            }
+
+            /// Its levels, wildcards as they stand; there is always one at least, and a level may be
+            /// empty.
+            #[inline]
+            #[must_use]
+            pub const fn levels(&self) -> Levels<'a> {
+                Levels { rest: Some(self.text) }
+            }
+
+            /// How many levels it has, `#` counting as one.
+            #[inline]
+            #[must_use]
+            pub const fn level_count(&self) -> u32 {
+                self.level_count
+            }
+        }
+
+        impl fmt::Debug for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.text, f)
+            }
+        }
+
+        impl fmt::Display for $name<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.text)
+            }
+        }
+    };
 }
 
-impl fmt::Display for TopicFilter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text)
-    }
-}
+topic_text!(TopicName);
+topic_text!(TopicFilter);
 
 /// The levels of a topic: the texts between its `/`.
 #[derive(Clone, Copy, Debug)]

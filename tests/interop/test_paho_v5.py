@@ -83,7 +83,7 @@ def test_keepalive(broker, name):
         start = time.monotonic()
         silent.open(name, keepalive=2, will=wire.Will(f"{name}/will", b"keepalive expiry"))
         assert payloads(b.messages(1)) == [b"keepalive expiry"]
-        assert time.monotonic() - start >= 3.0
+        assert time.monotonic() - start >= 3.0 - wire.TICK_S
         silent.refused(0x8D)
 
 
@@ -337,7 +337,7 @@ def test_will_delay(broker, name, delay, expiry, due):
         start = time.monotonic()
         a.drop()
         [got] = b.messages(1)
-        assert time.monotonic() - start >= due
+        assert time.monotonic() - start >= due - wire.TICK_S
         assert got.payload == b"delayed"
 
 

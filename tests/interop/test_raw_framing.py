@@ -366,7 +366,7 @@ def test_w12_a_socket_that_says_nothing_is_closed(broker_with, name):
         start = time.monotonic()
         slow.send(wire.connect(f"{name}slow")[:-1])
         assert idle.closed() == []
-        assert time.monotonic() - start >= 1.5
+        assert time.monotonic() - start >= 1.5 - wire.TICK_S
         slow.closed()
         kept.ping()
 
@@ -375,8 +375,8 @@ def test_w12_a_socket_that_says_nothing_is_closed(broker_with, name):
 def test_s91_a_packet_that_never_ends_is_no_packet(broker, name):
     """S-91: a slow-loris sends a byte a fifth of a second and is closed for its keep-alive of 2 s."""
     with wire.RawClient(broker) as raw:
-        raw.open(name, keepalive=2)
         start = time.monotonic()
+        raw.open(name, keepalive=2)
         raw.send(b"\x30" + wire.varint(1_000) + wire.utf8(f"{name}/a") + b"\0")
         for _ in range(60):
             raw.send_lossy(b".")
@@ -389,7 +389,7 @@ def test_s91_a_packet_that_never_ends_is_no_packet(broker, name):
             assert (got.kind, got.reason) == (wire.DISCONNECT, 0x8D)
         else:
             raise AssertionError("kept for twelve seconds without one packet")
-        assert time.monotonic() - start >= 3.0
+        assert time.monotonic() - start >= 3.0 - wire.TICK_S
 
 
 def test_w14_a_truncated_session_leaves_no_trace(broker, name, version):

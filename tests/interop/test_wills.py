@@ -97,13 +97,13 @@ def test_s17_a_takeover_publishes_or_cancels_the_will_of_v5(broker, name, watche
 def test_s18_a_return_within_the_delay_cancels_the_will(broker, name, watcher):
     """S-18: also when the delay's end passes afterwards."""
     props = {"session_expiry_interval": 100}
-    will = wire.Will(f"{name}/will", b"gone", props={"will_delay_interval": 2})
+    will = wire.Will(f"{name}/will", b"gone", props={"will_delay_interval": 4})
     with wire.RawClient(broker) as raw:
         raw.open(f"{name}w", props=props, will=will)
         raw.abort()
     with wire.RawClient(broker) as raw:
         raw.open(f"{name}w", clean=False, props=props)
-        watcher.nothing(3.5)
+        watcher.nothing(5.5)
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_s16_a_delayed_will_is_not_early(broker, name, watcher):
         start = time.monotonic()
         raw.abort()
     assert payloads(watcher.messages(1)) == [b"gone"]
-    assert time.monotonic() - start >= 2.0
+    assert time.monotonic() - start >= 2.0 - wire.TICK_S
 
 
 def test_c15_s19_will_properties_arrive_unchanged_and_the_delay_does_not_leak(broker, name):

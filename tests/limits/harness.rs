@@ -14,8 +14,8 @@ use ringmain_load::cost::Sample;
 use ringmain_load::report::Report;
 use ringmain_load::run;
 use ringmain_mqtt::{
-    Connect, ConnectProps, Packet, PacketId, Role, Rules, SubscribeOptions, Version, decode,
-    encode, header,
+    Connect, ConnectProps, Forward, Packet, PacketId, PublishOut, QoS, Role, Rules,
+    SubscribeOptions, Version, decode, encode, header,
 };
 
 /// The broker may take this long until it accepts connections.
@@ -110,6 +110,32 @@ impl Broker {
         report
     }
 
+    /// Publishes at QoS 0 and waits until the broker has read it.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn publish(&self, topic: &str, payload: &[u8]) -> io::Result<()> {
+        let mut client = Client::connect(self.port)?;
+        let mut out = Vec::new();
+        let publish = PublishOut {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic,
+            packet_id: 0,
+            message_expiry_s: None,
+            topic_alias: None,
+            subscription_ids: &[],
+            forward: Forward::EMPTY,
+            payload_len: payload.len(),
+        };
+        publish.encode_head(&mut out, Version::V311);
+        out.extend_from_slice(payload);
+        encode::pingreq(&mut out);
+        client.stream.write_all(&out)?;
+        client.next(|packet| matches!(packet, Packet::PingResp).then_some(()))
+    }
+
     /// What the broker's process costs now.
     ///
     /// # Panics
@@ -179,6 +205,16 @@ impl Drop for Broker {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Runs `ringmain-load` with these arguments against any broker.
+///
+/// # Errors
+/// What is wrong with the arguments, or why the run could not be made.
+pub fn try_load(args: &str) -> Result<Report, String> {
+    let all = ["ringmain-load"].into_iter().chain(args.split_whitespace());
+    let (plan, options) = Cli::try_parse_from(all).map_err(|e| e.to_string())?.command.plan()?;
+    run::run(plan, &options).map_err(|e| e.to_string())
 }
 
 /// The binary beside the folder of the test's own.

@@ -243,12 +243,13 @@ fn summary(done: &[Done]) -> ExitCode {
         };
         println!("  {name:12}{result:9}{:8.1} s  {tests}", took.as_secs_f64());
     }
-    for Done { name, outcome, .. } in done {
+    for Done { name, outcome, counts, .. } in done {
         match outcome {
             Outcome::Passed => {}
             Outcome::Skipped(why) => println!("skipped: {name}: {why}"),
             Outcome::Failed(why) => println!("FAILED: {name}: {why}"),
         }
+        counts.names.iter().for_each(|test| println!("FAILED: {name}: {test}"));
     }
     let failed_steps = done.iter().filter(|done| matches!(done.outcome, Outcome::Failed(_)));
     let passed: u64 = done.iter().map(|done| done.counts.passed).sum();
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
 
     fn done(outcome: Outcome, passed: u64, failed: u64) -> Done {
-        let counts = Counts { passed, failed };
+        let counts = Counts { passed, failed, names: Vec::new() };
         Done { name: "step", outcome, counts, took: Duration::ZERO }
     }
 

@@ -13,11 +13,16 @@ pub(crate) enum Format {
     Pytest,
 }
 
+/// Names of failed tests that are kept: a page of them says what is wrong.
+const NAMES_MAX: usize = 30;
+
 /// Tests that passed and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// The failed ones as their runner names them, [`NAMES_MAX`] at most.
+    pub(crate) names: Vec<String>,
 }
 
 impl Counts {
@@ -25,6 +30,12 @@ impl Counts {
     pub(crate) fn read(&mut self, format: Format, line: &str) {
         let line = without_colours(line);
         let line = line.trim().trim_matches('=').trim();
+        if let Some(name) = failed_test(format, line)
+            && self.names.len() < NAMES_MAX
+            && !self.names.iter().any(|known| known == name)
+        {
+            self.names.push(name.to_owned());
+        }
         let summary = match format {
             Format::None => None,
             Format::Libtest => line.strip_prefix("test result:"),
@@ -49,6 +60,22 @@ impl Counts {
                 _ => {}
             }
         }
+    }
+}
+
+/// The test that this line of output calls failed.
+fn failed_test(format: Format, line: &str) -> Option<&str> {
+    match format {
+        Format::None => None,
+        Format::Libtest => line.strip_prefix("test ")?.strip_suffix(" ... FAILED"),
+        // FAIL [   0.004s] (12/39) crate::binary module::test
+        Format::Nextest => {
+            let words = ["FAIL [", "TIMEOUT [", "SIGABRT [", "SIGSEGV [", "ABORT ["];
+            let rest = words.iter().find_map(|word| line.strip_prefix(word))?;
+            Some(rest.split_once("] ")?.1.trim())
+        }
+        // FAILED test_file.py::test_name[5] - AssertionError: ...
+        Format::Pytest => line.strip_prefix("FAILED ").or_else(|| line.strip_prefix("ERROR ")),
     }
 }
 
@@ -98,6 +125,21 @@ mod tests {
             "== 1 passed in 61.00s (0:01:01) ==",
         ];
         assert_eq!(counted(Format::Pytest, &pytest), (20, 4));
+    }
+
+    #[test]
+    fn failed_tests_are_named_once() {
+        let named = |format, lines: &[&str]| {
+            let mut counts = Counts::default();
+            lines.iter().for_each(|line| counts.read(format, line));
+            counts.names
+        };
+        let nextest = ["  FAIL [   0.004s] (1/3) a::b c::d", "  FAIL [   0.004s] (1/3) a::b c::d"];
+        assert_eq!(named(Format::Nextest, &nextest), ["(1/3) a::b c::d"]);
+        let libtest = ["test a::b ... ok", "test a::c ... FAILED"];
+        assert_eq!(named(Format::Libtest, &libtest), ["a::c"]);
+        let pytest = ["FAILED test_a.py::test_b[5] - assert 1 == 2", "3 passed in 0.5s"];
+        assert_eq!(named(Format::Pytest, &pytest), ["test_a.py::test_b[5] - assert 1 == 2"]);
     }
 
     #[test]

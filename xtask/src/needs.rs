@@ -19,6 +19,7 @@ const NEEDS: &[Need] = &[
     Need { probe: "python3 -c 'import venv, ensurepip'", package: "python3-venv" },
     Need { probe: "command -v node", package: "nodejs" },
     Need { probe: "command -v npm", package: "npm" },
+    Need { probe: "command -v ip", package: "iproute2" },
 ];
 
 /// Tools that make the checks better but are not there by default: minutes to compile.
