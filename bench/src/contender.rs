@@ -1,7 +1,7 @@
 //! The servers that a benchmark compares: how each starts, and how it stops.
 
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 const START_MAX: Duration = Duration::from_secs(20);
 /// A server may take this long to end after SIGTERM; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Where Debian puts mosquitto.
+pub(crate) const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
 /// A server, and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ impl Programs {
         let folder = exe.parent().unwrap_or(Path::new("."));
         Self {
             ringmain: ringmain.unwrap_or_else(|| folder.join("ringmain")),
-            mosquitto: PathBuf::from("/usr/sbin/mosquitto"),
+            mosquitto: PathBuf::from(MOSQUITTO),
             load: load.unwrap_or_else(|| folder.join("ringmain-load")),
             bench: exe.to_owned(),
         }
@@ -66,6 +69,7 @@ impl Contender {
     /// # Errors
     /// When the program is missing, ends at once, or does not listen in time.
     pub(crate) fn start(&self, programs: &Programs, port: u16) -> io::Result<Running> {
+        wait_until_free(port)?;
         let scratch = Scratch::new(&format!("{}-{port}", self.name().replace('/', "-")))?;
         let (program, mut command) = match self {
             Self::Ringmain { shards, set } => {
@@ -104,6 +108,24 @@ impl Contender {
     }
 }
 
+/// Waits until nobody listens on 127.0.0.1:`port`. The last server's process is gone, but the kernel
+/// ends the rings of an io_uring server later, and a multishot accept holds its listening socket: a
+/// client that came now would talk to nobody.
+fn wait_until_free(port: u16) -> io::Result<()> {
+    let until = Instant::now() + START_MAX;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    loop {
+        // Without SO_REUSEPORT, so that it fails while anyone listens.
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(e) if Instant::now() > until => {
+                return Err(io::Error::new(e.kind(), format!("{address}: {e}; choose --port")));
+            }
+            Err(_) => sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 /// A broker for everyone on loopback, without persistence, logs or caps.
 fn mosquitto_config(port: u16) -> String {
     format!(
@@ -131,18 +153,22 @@ impl Running {
         self.child.id()
     }
 
+    /// An error with the server's own words if it has ended.
+    pub(crate) fn check_alive(&mut self, name: &str) -> io::Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let log = std::fs::read_to_string(self.scratch.0.join("log")).unwrap_or_default();
+        Err(io::Error::other(format!("{name} ended with {status}: {log}")))
+    }
+
     fn wait_until_it_accepts(&mut self, name: &str) -> io::Result<()> {
         let until = Instant::now() + START_MAX;
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                let log = std::fs::read_to_string(self.scratch.0.join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("{name} ended with {status}: {log}")));
-            }
+            self.check_alive(name)?;
             if TcpStream::connect(address).is_ok() {
                 // Let it notice that this connection went.
                 sleep(Duration::from_millis(200));
-                return Ok(());
+                return self.check_alive(name);
             }
             if Instant::now() > until {
                 return Err(io::Error::other(format!("{name} does not listen on {address}")));

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::contender::{Contender, Programs, Running};
 use crate::load;
 use crate::results::{self, Bench};
-use crate::table::{median, order, render, verdict};
+use crate::table::{Figure, order, render, verdict};
 
 /// Targets, in bytes and µs.
 const IDLE_MAX: f64 = 256.0;
@@ -27,14 +27,15 @@ const CONNECT_SUBSCRIBE_MAX: f64 = 9.0;
 const WAVE: u32 = 500;
 
 /// `cost`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Cost {
     /// What all benchmarks share.
     #[command(flatten)]
-    bench: Bench,
-    /// Connections: below RLIMIT_NOFILE, which counts for mosquitto; a multiple of 500.
-    #[arg(short = 'c', long, default_value_t = 15_000)]
-    count: u32,
+    pub(crate) bench: Bench,
+    /// Connections, 15,000 by default: below RLIMIT_NOFILE, which counts for mosquitto; a multiple
+    /// of 500.
+    #[arg(short = 'c', long)]
+    count: Option<u32>,
     /// Shards of Ringmain.
     #[arg(long, default_value_t = 1)]
     shards: usize,
@@ -51,20 +52,71 @@ struct Round {
     offline_bytes: f64,
     connect_us: f64,
     connect_subscribe_us: f64,
+    /// Of `connect_subscribe_us`, by the kernel's ticks.
+    connect_subscribe_user_us: f64,
+    connect_subscribe_system_us: f64,
+    disconnect_us: f64,
     generator_connect_subscribe_us: f64,
+}
+
+/// A contender's figures over all rounds.
+#[derive(Debug, Serialize)]
+struct Summary {
+    contender: String,
+    figures: Vec<(&'static str, Figure)>,
 }
 
 #[derive(Debug, Serialize)]
 struct Outcome {
     connections: u32,
     targets: [(&'static str, f64); 4],
-    medians: Vec<Round>,
+    summary: Vec<Summary>,
     rounds: Vec<Round>,
 }
 
+/// A figure of a round: its key, its name in the table, where it is, and the target.
+type Row = (&'static str, &'static str, fn(&Round) -> f64, Option<f64>);
+
+const ROWS: [Row; 10] = [
+    ("idle_bytes", "idle connection, bytes", |r| r.idle_bytes, Some(IDLE_MAX)),
+    ("idle_pss_bytes", "  the same by PSS", |r| r.idle_pss_bytes, None),
+    (
+        "subscription_bytes",
+        "+ 1 subscription, bytes",
+        |r| r.subscription_bytes,
+        Some(SUBSCRIPTION_MAX),
+    ),
+    ("offline_bytes", "offline session, bytes", |r| r.offline_bytes, Some(OFFLINE_MAX)),
+    ("connect_us", "connect, CPU µs", |r| r.connect_us, None),
+    (
+        CONNECT_SUBSCRIBE,
+        "connect + subscribe, CPU µs",
+        |r| r.connect_subscribe_us,
+        Some(CONNECT_SUBSCRIBE_MAX),
+    ),
+    ("connect_subscribe_user_us", "  in the server", |r| r.connect_subscribe_user_us, None),
+    ("connect_subscribe_system_us", "  in the kernel", |r| r.connect_subscribe_system_us, None),
+    ("disconnect_us", "disconnect, CPU µs", |r| r.disconnect_us, None),
+    (
+        "generator_us",
+        "the generator's connect + subscribe",
+        |r| r.generator_connect_subscribe_us,
+        None,
+    ),
+];
+const CONNECT_SUBSCRIBE: &str = "connect_subscribe_us";
+
 impl Cost {
+    pub(crate) fn new(bench: Bench) -> Self {
+        Self { bench, count: None, shards: 1 }
+    }
+
+    fn count(&self) -> u32 {
+        self.count.unwrap_or(if self.bench.quick { 5_000 } else { 15_000 })
+    }
+
     pub(crate) fn run(&self) -> io::Result<()> {
-        if self.count < WAVE || !self.count.is_multiple_of(WAVE) {
+        if self.count() < WAVE || !self.count().is_multiple_of(WAVE) {
             return Err(io::Error::other(format!("--count is a multiple of {WAVE}")));
         }
         let programs = self.bench.programs()?;
@@ -73,48 +125,58 @@ impl Cost {
         let mut contenders = self.bench.contenders(&ringmain)?;
         contenders.push(Contender::Floor);
         let mut rounds = Vec::new();
-        for round in 0..self.bench.rounds {
+        let of = self.bench.rounds();
+        for round in 0..of {
             for i in order(contenders.len(), round) {
-                eprintln!("round {} of {}: {}", round + 1, self.bench.rounds, contenders[i].name());
+                eprintln!("cost, round {} of {of}: {}", round + 1, contenders[i].name());
                 rounds.push(self.round(&programs, &contenders[i], round)?);
             }
         }
-        let medians: Vec<Round> =
+        let summary: Vec<Summary> =
             contenders.iter().map(|c| summarize(&c.name(), &rounds)).collect();
-        print!("{}", self.table(&medians));
+        print!("{}", self.table(&summary));
         let targets = [
             ("idle_bytes", IDLE_MAX),
             ("subscription_bytes", SUBSCRIPTION_MAX),
             ("offline_bytes", OFFLINE_MAX),
-            ("connect_subscribe_us", CONNECT_SUBSCRIBE_MAX),
+            (CONNECT_SUBSCRIBE, CONNECT_SUBSCRIBE_MAX),
         ];
-        let outcome = Outcome { connections: self.count, targets, medians, rounds };
+        let outcome = Outcome { connections: self.count(), targets, summary, rounds };
         results::write(self.bench.json.as_deref(), "cost", &outcome)
     }
 
     fn round(&self, programs: &Programs, c: &Contender, round: usize) -> io::Result<Round> {
-        let count = self.count.to_string();
+        let count = self.count().to_string();
         let idle = self.measure(programs, c, &["conn", "-c", &count])?;
         // 20 bytes: "bench/idle/12345/all".
         let filter = "bench/idle/%i/all";
         let subscribed = self.measure(programs, c, &["conn", "-c", &count, "-t", filter])?;
-        let (wave, waves) = (WAVE.to_string(), (self.count / WAVE).to_string());
+        let (wave, waves) = (WAVE.to_string(), (self.count() / WAVE).to_string());
         let sessions = ["conn", "-c", &wave, "--cycles", &waves, "--fresh-ids", "--no-clean"];
         let offline = self.measure(programs, c, &sessions)?;
-        let per = |bytes: f64| bytes / f64::from(self.count);
-        let idle_bytes = per(grown(&idle, "settled", |s| s.anonymous)?);
-        let us = |report: &Report| -> io::Result<f64> {
-            Ok(per(grown(report, "connected", |s| s.cpu_ns)?) / 1000.0)
+        let per = |total: f64| total / f64::from(self.count());
+        let idle_bytes = per(grown(&idle, "start", "settled", |s| s.anonymous)?);
+        let us = |report: &Report, from: &str, to: &str| -> io::Result<f64> {
+            Ok(per(grown(report, from, to, |s| s.cpu_ns)?) / 1000.0)
         };
+        let connect_subscribe_us = us(&subscribed, "start", "connected")?;
+        // The ticks give the shares; the sum is exact.
+        let user = grown(&subscribed, "start", "connected", |s| s.user_ms)?;
+        let system = grown(&subscribed, "start", "connected", |s| s.system_ms)?;
+        let in_server = connect_subscribe_us * user / (user + system).max(1.0);
         Ok(Round {
             contender: c.name(),
             round,
             idle_bytes,
-            idle_pss_bytes: per(grown(&idle, "settled", |s| s.pss)?),
-            subscription_bytes: per(grown(&subscribed, "settled", |s| s.anonymous)?) - idle_bytes,
-            offline_bytes: per(grown(&offline, "closed", |s| s.anonymous)?),
-            connect_us: us(&idle)?,
-            connect_subscribe_us: us(&subscribed)?,
+            idle_pss_bytes: per(grown(&idle, "start", "settled", |s| s.pss)?),
+            subscription_bytes: per(grown(&subscribed, "start", "settled", |s| s.anonymous)?)
+                - idle_bytes,
+            offline_bytes: per(grown(&offline, "start", "closed", |s| s.anonymous)?),
+            connect_us: us(&idle, "start", "connected")?,
+            connect_subscribe_us,
+            connect_subscribe_user_us: in_server,
+            connect_subscribe_system_us: connect_subscribe_us - in_server,
+            disconnect_us: us(&subscribed, "settled", "closed")?,
             generator_connect_subscribe_us: per(subscribed.generator.connect_cpu_ns as f64)
                 / 1000.0,
         })
@@ -133,57 +195,52 @@ impl Cost {
         load::run(programs, &server, &args)
     }
 
-    fn table(&self, medians: &[Round]) -> String {
-        let mut header = vec![format!("median of {} rounds", self.bench.rounds)];
-        header.extend(medians.iter().map(|m| m.contender.clone()));
+    fn table(&self, summary: &[Summary]) -> String {
+        let mut header = vec![format!("median (least–most) of {} rounds", self.bench.rounds())];
+        header.extend(summary.iter().map(|s| s.contender.clone()));
         header.push("target for ringmain".to_owned());
         let mut rows = vec![header];
-        let mut row = |name: &str, of: fn(&Round) -> f64, target: Option<f64>| {
+        let ours = summary.iter().find(|s| s.contender.starts_with("ringmain"));
+        for (key, name, _, target) in ROWS {
+            let figure = |s: &Summary| s.figures.iter().find(|(k, _)| *k == key).map(|(_, f)| *f);
             let mut cells = vec![name.to_owned()];
-            cells.extend(medians.iter().map(|m| format!("{:.1}", of(m))));
-            let ours = medians.iter().find(|m| m.contender.starts_with("ringmain"));
-            cells.push(match (ours, target) {
-                (Some(ours), Some(target)) => verdict(of(ours), target),
+            cells.extend(summary.iter().map(|s| figure(s).map_or(String::new(), |f| f.cell(1))));
+            cells.push(match (ours.and_then(figure), target) {
+                (Some(ours), Some(target)) => verdict(ours.median, target),
                 (None, Some(target)) => format!("≤ {target}"),
                 _ => String::new(),
             });
             rows.push(cells);
-        };
-        row("idle connection, bytes", |m| m.idle_bytes, Some(IDLE_MAX));
-        row("  the same by PSS, bytes", |m| m.idle_pss_bytes, None);
-        row("+ 1 subscription, bytes", |m| m.subscription_bytes, Some(SUBSCRIPTION_MAX));
-        row("offline session, bytes", |m| m.offline_bytes, Some(OFFLINE_MAX));
-        row("connect, CPU µs", |m| m.connect_us, None);
-        row("connect + subscribe, CPU µs", |m| m.connect_subscribe_us, Some(CONNECT_SUBSCRIBE_MAX));
-        row("  the generator's, CPU µs", |m| m.generator_connect_subscribe_us, None);
+            if key == CONNECT_SUBSCRIBE {
+                let floor = summary.iter().find(|s| s.contender == Contender::Floor.name());
+                let floor = floor.and_then(figure).map_or(f64::NAN, |f| f.median);
+                let above = |s: &Summary| {
+                    figure(s).map_or(String::new(), |f| format!("{:.1}", f.median - floor))
+                };
+                let mut cells = vec!["  above the bare server".to_owned()];
+                cells.extend(summary.iter().map(above));
+                rows.push(cells);
+            }
+        }
         render(&rows)
     }
 }
 
-/// What a figure grew by from the start to a moment.
-fn grown(report: &Report, moment: &str, of: fn(&Sample) -> u64) -> io::Result<f64> {
+/// What a figure grew by from one moment to another.
+fn grown(report: &Report, from: &str, to: &str, of: fn(&Sample) -> u64) -> io::Result<f64> {
     let at = |moment: &str| {
         report
             .broker_at(moment)
             .ok_or_else(|| io::Error::other(format!("the server was gone at `{moment}`")))
     };
-    Ok(of(at(moment)?) as f64 - of(at("start")?) as f64)
+    Ok(of(at(to)?) as f64 - of(at(from)?) as f64)
 }
 
-fn summarize(name: &str, rounds: &[Round]) -> Round {
+fn summarize(name: &str, rounds: &[Round]) -> Summary {
     let of = |figure: fn(&Round) -> f64| {
         let mine = rounds.iter().filter(|r| r.contender == name);
-        median(&mine.map(figure).collect::<Vec<_>>())
+        Figure::of(&mine.map(figure).collect::<Vec<_>>())
     };
-    Round {
-        contender: name.to_owned(),
-        round: rounds.len(),
-        idle_bytes: of(|r| r.idle_bytes),
-        idle_pss_bytes: of(|r| r.idle_pss_bytes),
-        subscription_bytes: of(|r| r.subscription_bytes),
-        offline_bytes: of(|r| r.offline_bytes),
-        connect_us: of(|r| r.connect_us),
-        connect_subscribe_us: of(|r| r.connect_subscribe_us),
-        generator_connect_subscribe_us: of(|r| r.generator_connect_subscribe_us),
-    }
+    let figures = ROWS.iter().map(|(key, _, figure, _)| (*key, of(*figure))).collect();
+    Summary { contender: name.to_owned(), figures }
 }

@@ -1,7 +1,13 @@
 //! `crossing`: what it costs that a message changes shards.
 //!
-//! The same pairs, the same window, the same client identifiers by number: once with one shard, and
+//! The same pairs, the same traffic, the same client identifiers by number: once with one shard, and
 //! with two shards where 0, 50 or 100 of 100 pairs have their ends on different home shards.
+//!
+//! Two shards find less to do at a time than one: each batch is half as large, and there are twice as
+//! many sleeps. So there are three kinds of traffic, and two ratios. *Closed loops* keep 1 or 16
+//! messages of each pair outstanding: as fast as it goes. *Paced* traffic offers both the same rate,
+//! far below what either can do. The ratio to one shard has all of it; the ratio to two shards with
+//! no pair crossing has what the crossing itself costs.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -13,53 +19,71 @@ use serde::Serialize;
 use crate::contender::{Contender, Programs, Scratch};
 use crate::load;
 use crate::results::{self, Bench};
-use crate::table::{median, order, render, verdict};
+use crate::table::{Figure, order, render, verdict};
 
 /// Of 100 pairs, how many cross, and the target against one shard.
 const CASES: [(u32, f64); 3] = [(0, 1.05), (50, 1.10), (100, 1.15)];
 /// Fixes the home shards, so that identifiers can be chosen before the broker runs.
 const HASH_SEED: u64 = 0x5249_4E47;
 
+/// Kinds of traffic: name, and arguments of the generator.
+const TRAFFIC: [(&str, [&str; 2]); 3] =
+    [("closed-1", ["-F", "1"]), ("closed-16", ["-F", "16"]), ("paced", ["-I", PACED_MS])];
+/// Of each pair: with 100 pairs 5,000 messages a second.
+const PACED_MS: &str = "20";
+
 /// `crossing`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Crossing {
     /// What all benchmarks share; only Ringmain takes part.
     #[command(flatten)]
-    bench: Bench,
+    pub(crate) bench: Bench,
     /// Pairs.
     #[arg(short = 'c', long, default_value_t = 100)]
     count: u32,
-    /// Messages outstanding for each pair.
-    #[arg(short = 'F', long, default_value_t = 1)]
-    inflight: u32,
+    /// Kinds of traffic, separated by commas; all by default.
+    #[arg(long, value_delimiter = ',', default_values_t = TRAFFIC.map(|(name, _)| name.to_owned()))]
+    traffic: Vec<String>,
     /// QoS.
     #[arg(short = 'q', long, default_value_t = 0)]
     qos: u8,
-    /// Seconds of measured traffic a run.
-    #[arg(short = 'd', long, default_value_t = 5.0)]
-    duration: f64,
+    /// Seconds of measured traffic a run, 3 by default.
+    #[arg(short = 'd', long)]
+    duration: Option<f64>,
+    /// Further `--set` options for Ringmain, such as `reactor.busy_wait_us=20`.
+    #[arg(long = "set")]
+    set: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Run {
+    traffic: String,
     case: String,
     round: usize,
     ns_per_message: f64,
+    /// Of it, by the kernel's ticks.
+    user_ns_per_message: f64,
+    sleeps_per_message: f64,
     messages_per_s: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Summary {
+    traffic: String,
     case: String,
-    ns_per_message: f64,
+    ns_per_message: Figure,
+    user_ns_per_message: f64,
+    sleeps_per_message: f64,
+    /// To one shard.
     ratio: f64,
+    /// To two shards of which no pair crosses.
+    ratio_to_no_crossing: f64,
     target: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
 struct Outcome {
     pairs: u32,
-    inflight: u32,
     qos: u8,
     summary: Vec<Summary>,
     runs: Vec<Run>,
@@ -75,29 +99,37 @@ struct Case {
 }
 
 impl Crossing {
+    pub(crate) fn new(bench: Bench) -> Self {
+        let traffic = TRAFFIC.map(|(name, _)| name.to_owned()).to_vec();
+        Self { bench, count: 100, traffic, qos: 0, duration: None, set: vec![] }
+    }
+
     pub(crate) fn run(&self) -> io::Result<()> {
         let programs = self.bench.programs()?;
         let scratch = Scratch::new("crossing")?;
         let cases = self.cases(&programs, &scratch)?;
         let mut runs = Vec::new();
-        for round in 0..self.bench.rounds {
-            for i in order(cases.len(), round) {
-                eprintln!("round {} of {}: {}", round + 1, self.bench.rounds, cases[i].name);
-                runs.push(self.measure(&programs, &cases[i], round)?);
+        let of = self.bench.rounds();
+        for round in 0..of {
+            for kind in &self.traffic {
+                for i in order(cases.len(), round) {
+                    eprintln!("crossing, round {} of {of}: {kind}, {}", round + 1, cases[i].name);
+                    runs.push(self.measure(&programs, kind, &cases[i], round)?);
+                }
             }
         }
-        let summary = summarize(&cases, &runs);
-        print!("{}", table(&summary, self.bench.rounds));
-        let Self { count: pairs, inflight, qos, .. } = *self;
-        let outcome = Outcome { pairs, inflight, qos, summary, runs };
+        let summary: Vec<Summary> =
+            self.traffic.iter().flat_map(|kind| summarize(kind, &cases, &runs)).collect();
+        print!("{}", table(&summary, of));
+        let outcome = Outcome { pairs: self.count, qos: self.qos, summary, runs };
         results::write(self.bench.json.as_deref(), "crossing", &outcome)
     }
 
     fn cases(&self, programs: &Programs, scratch: &Scratch) -> io::Result<Vec<Case>> {
         let homes = Homes::ask(programs, self.count)?;
-        let contender = |shards| Contender::Ringmain {
-            shards,
-            set: vec![format!("node.hash_seed={HASH_SEED}")],
+        let contender = |shards| {
+            let seed = format!("node.hash_seed={HASH_SEED}");
+            Contender::Ringmain { shards, set: [&[seed][..], &self.set].concat() }
         };
         let mut cases = Vec::new();
         for (percent, target) in CASES {
@@ -125,35 +157,34 @@ impl Crossing {
         Ok(cases)
     }
 
-    fn measure(&self, programs: &Programs, case: &Case, round: usize) -> io::Result<Run> {
+    fn measure(
+        &self,
+        programs: &Programs,
+        kind: &str,
+        case: &Case,
+        round: usize,
+    ) -> io::Result<Run> {
+        let Some((_, pace)) = TRAFFIC.iter().find(|(name, _)| *name == kind) else {
+            let names = TRAFFIC.map(|(name, _)| name).join(", ");
+            return Err(io::Error::other(format!("`{kind}` is not one of {names}")));
+        };
         let server = case.contender.start(programs, self.bench.port)?;
-        let (count, inflight) = (self.count.to_string(), self.inflight.to_string());
-        let (qos, duration) = (self.qos.to_string(), self.duration.to_string());
+        let (count, qos) = (self.count.to_string(), self.qos.to_string());
+        let duration = self.bench.seconds(self.duration).to_string();
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         let (publishers, subscribers) = (path(&case.publishers), path(&case.subscribers));
-        let args = [
-            "pair",
-            "-c",
-            &count,
-            "-F",
-            &inflight,
-            "-q",
-            &qos,
-            "-d",
-            &duration,
-            "--warmup",
-            "1",
-            "--pub-ids",
-            &publishers,
-            "--sub-ids",
-            &subscribers,
-        ];
-        let report = load::run(programs, &server, &args)?;
+        let fixed = ["pair", "-c", &count, "-q", &qos, "-d", &duration, "--warmup", "1"];
+        let ids = ["--pub-ids", &publishers, "--sub-ids", &subscribers];
+        let report = load::run(programs, &server, &[&fixed[..], pace, &ids].concat())?;
         let traffic = report.traffic.ok_or_else(|| io::Error::other("a run without traffic"))?;
+        let ns_per_message = traffic.broker_ns_per_message().unwrap_or(f64::NAN);
         Ok(Run {
+            traffic: kind.to_owned(),
             case: case.name.clone(),
             round,
-            ns_per_message: traffic.broker_ns_per_message().unwrap_or(f64::NAN),
+            ns_per_message,
+            user_ns_per_message: ns_per_message * load::user_share(&report),
+            sleeps_per_message: load::sleeps_per_message(&report),
             messages_per_s: traffic.delivered as f64 / traffic.seconds,
         })
     }
@@ -236,28 +267,53 @@ fn shards_of(pair: u32, percent: u32) -> (usize, usize) {
     (home, if crosses { 1 - home } else { home })
 }
 
-fn summarize(cases: &[Case], runs: &[Run]) -> Vec<Summary> {
-    let of = |name: &str| {
-        let mine = runs.iter().filter(|r| r.case == name);
-        median(&mine.map(|r| r.ns_per_message).collect::<Vec<_>>())
+fn summarize(kind: &str, cases: &[Case], runs: &[Run]) -> Vec<Summary> {
+    let of = |case: &str, figure: fn(&Run) -> f64| {
+        let mine = runs.iter().filter(|r| r.traffic == kind && r.case == case);
+        Figure::of(&mine.map(figure).collect::<Vec<_>>())
     };
-    let one = of(&cases[0].name);
-    cases
-        .iter()
-        .map(|case| {
-            let ns_per_message = of(&case.name);
-            let ratio = ns_per_message / one;
-            Summary { case: case.name.clone(), ns_per_message, ratio, target: case.target }
-        })
-        .collect()
+    let median = |at: usize| of(&cases[at].name, |r| r.ns_per_message).median;
+    let (one, no_crossing) = (median(0), median(1));
+    let summary = |case: &Case| {
+        let ns_per_message = of(&case.name, |r| r.ns_per_message);
+        Summary {
+            traffic: kind.to_owned(),
+            case: case.name.clone(),
+            ns_per_message,
+            user_ns_per_message: of(&case.name, |r| r.user_ns_per_message).median,
+            sleeps_per_message: of(&case.name, |r| r.sleeps_per_message).median,
+            ratio: ns_per_message.median / one,
+            ratio_to_no_crossing: ns_per_message.median / no_crossing,
+            target: case.target,
+        }
+    };
+    cases.iter().map(summary).collect()
 }
 
 fn table(summary: &[Summary], rounds: usize) -> String {
-    let header = [&format!("median of {rounds} rounds"), "CPU ns/message", "ratio", "target"];
+    let first = format!("median of {rounds} rounds");
+    let header = [
+        &first,
+        "traffic",
+        "CPU ns/message",
+        "in the server",
+        "sleeps/message",
+        "to 1 shard",
+        "target",
+        "to 0 %",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(summary.iter().map(|s| {
-        let target = s.target.map(|t| verdict(s.ratio, t)).unwrap_or_default();
-        vec![s.case.clone(), format!("{:.0}", s.ns_per_message), format!("{:.3}", s.ratio), target]
+        vec![
+            s.case.clone(),
+            s.traffic.clone(),
+            s.ns_per_message.cell(0),
+            format!("{:.0}", s.user_ns_per_message),
+            format!("{:.3}", s.sleeps_per_message),
+            format!("{:.2}", s.ratio),
+            s.target.map(|t| verdict(s.ratio, t)).unwrap_or_default(),
+            s.target.map(|_| format!("{:.2}", s.ratio_to_no_crossing)).unwrap_or_default(),
+        ]
     }));
     render(&rows)
 }

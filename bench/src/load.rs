@@ -36,3 +36,22 @@ pub(crate) fn run(programs: &Programs, server: &Running, args: &[&str]) -> io::R
     }
     Ok(serde_json::from_slice(&std::fs::read(&json)?)?)
 }
+
+/// The share of the server's CPU time that it spent outside of the kernel while traffic was measured.
+pub(crate) fn user_share(report: &Report) -> f64 {
+    let (Some(from), Some(to)) =
+        (report.broker_at("traffic-begin"), report.broker_at("traffic-end"))
+    else {
+        return f64::NAN;
+    };
+    let user = (to.user_ms - from.user_ms) as f64;
+    let system = (to.system_ms - from.system_ms) as f64;
+    user / (user + system).max(1.0)
+}
+
+/// How often the server's threads went to sleep while traffic was measured, for each message.
+pub(crate) fn sleeps_per_message(report: &Report) -> f64 {
+    let at = |moment: &str| Some(report.broker_at(moment)?.voluntary_switches as f64);
+    let (Some(from), Some(to)) = (at("traffic-begin"), at("traffic-end")) else { return f64::NAN };
+    (to - from) / report.traffic.map_or(f64::NAN, |t| t.delivered.max(1) as f64)
+}

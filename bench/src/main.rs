@@ -2,6 +2,7 @@
 //!
 //! First metric: CPU time of the server's process. Losing results are shown as they are.
 
+mod all;
 mod contender;
 mod cost;
 mod crossing;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// All of the following, with files of results; below a quarter of an hour.
+    All(all::All),
     /// Bytes a connection, a subscription and an offline session; CPU of connect + subscribe.
     Cost(cost::Cost),
     /// CPU a message with one shard, and with two at 0, 50 and 100 % crossing.
@@ -37,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::All(c) => c.run(),
         Command::Cost(c) => c.run(),
         Command::Crossing(c) => c.run(),
         Command::Floor(c) => c.run(),

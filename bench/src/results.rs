@@ -10,11 +10,14 @@ use serde::Serialize;
 use crate::contender::{Contender, Programs};
 
 /// Options of every benchmark.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Bench {
-    /// Rounds; the order of the contenders turns from one to the next.
-    #[arg(long, default_value_t = 4)]
-    pub(crate) rounds: usize,
+    /// Rounds, 4 by default; the order of the contenders turns from one to the next.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// One round of short runs: shows that it works, not what it costs.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// Port on 127.0.0.1 that the servers listen on, one after another.
     #[arg(long, default_value_t = 27_883)]
     pub(crate) port: u16,
@@ -40,8 +43,17 @@ pub(crate) enum Who {
 }
 
 impl Bench {
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 4 })
+    }
+
+    /// Seconds of measured traffic of a run.
+    pub(crate) fn seconds(&self, asked: Option<f64>) -> f64 {
+        asked.unwrap_or(if self.quick { 1.0 } else { 3.0 })
+    }
+
     pub(crate) fn programs(&self) -> io::Result<Programs> {
-        if self.rounds == 0 {
+        if self.rounds() == 0 {
             return Err(io::Error::other("--rounds starts at 1; 3 or more give a median"));
         }
         let exe = std::env::current_exe()?;
@@ -78,7 +90,54 @@ struct Kept<'a, T> {
     version: &'a str,
     command: Vec<String>,
     environment: Environment,
+    host: Host,
     results: &'a T,
+}
+
+/// What else of the machine moves the figures.
+#[derive(Serialize)]
+struct Host {
+    /// Load averages when the results were written; the benchmark's own part is up to 3.
+    load_average: String,
+    /// CPU frequency governor, where there is one.
+    governor: String,
+    /// Transparent huge pages.
+    huge_pages: String,
+    /// The kernel's command line: isolated CPUs, mitigations.
+    kernel_command_line: String,
+    /// Mitigations in use.
+    mitigations: Vec<String>,
+    /// What is checked out in the current folder, if it is a repository.
+    commit: String,
+}
+
+impl Host {
+    fn here() -> Self {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let folder = std::fs::read_dir("/sys/devices/system/cpu/vulnerabilities");
+        let mut mitigations: Vec<String> = folder
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|f| {
+                (f.file_name().to_string_lossy().into_owned(), text(&f.path().to_string_lossy()))
+            })
+            .filter(|(_, state)| !state.starts_with("Not affected"))
+            .map(|(name, state)| format!("{name}: {state}"))
+            .collect();
+        mitigations.sort_unstable();
+        let git =
+            std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+        let commit = git.ok().filter(|o| o.status.success()).map(|o| o.stdout).unwrap_or_default();
+        Self {
+            load_average: text("/proc/loadavg"),
+            governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled"),
+            kernel_command_line: text("/proc/cmdline"),
+            mitigations,
+            commit: String::from_utf8_lossy(&commit).trim().to_owned(),
+        }
+    }
 }
 
 /// Writes results to `path`, if there is one.
@@ -95,8 +154,12 @@ pub(crate) fn write<T: Serialize>(
         version: env!("CARGO_PKG_VERSION"),
         command,
         environment: Environment::here(),
+        host: Host::here(),
         results,
     };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let mut json = serde_json::to_string_pretty(&kept)?;
     json.push('\n');
     std::fs::write(path, json)

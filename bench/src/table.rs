@@ -1,6 +1,29 @@
-//! Medians, and tables for people.
+//! Medians with their spread, and tables for people.
 
 use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// A figure of several rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Figure {
+    pub(crate) fn of(values: &[f64]) -> Self {
+        let fold = |f: fn(f64, f64) -> f64| values.iter().copied().reduce(f).unwrap_or(f64::NAN);
+        Self { median: median(values), min: fold(f64::min), max: fold(f64::max) }
+    }
+
+    /// `"45.1 (43.9–47.0)"`: median, least and most.
+    pub(crate) fn cell(&self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
+}
 
 /// The median; NaN of nothing.
 pub(crate) fn median(values: &[f64]) -> f64 {
@@ -60,6 +83,13 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_figure_shows_what_its_rounds_lie_between() {
+        let figure = Figure::of(&[40.0, 10.0, 20.0]);
+        assert_eq!(figure, Figure { median: 20.0, min: 10.0, max: 40.0 });
+        assert_eq!(figure.cell(1), "20.0 (10.0–40.0)");
     }
 
     #[test]

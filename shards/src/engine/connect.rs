@@ -328,24 +328,7 @@ impl Shard {
             }
         }
         self.core.counters.session_created += 1;
-        let session = Session {
-            client_id: client_id.into(),
-            client_hash: hash,
-            subs: super::sublist::SubList::default(),
-            out: None,
-            awaiting_rel: None,
-            will: None,
-            timer: None,
-            conn: NONE,
-            expiry_s: 0,
-            mark: 0,
-            place: 0,
-            last_packet_id: 0,
-            listener: 0,
-            version: 0,
-            flags: 0,
-            offline_at_ms: 0,
-        };
+        let session = Session::new(client_id, hash);
         let si = self.core.sessions.insert(session);
         let Core { registry, sessions, .. } = &mut self.core;
         registry.insert_unique(hash, si, |ix| sessions[*ix].client_hash);
@@ -361,7 +344,7 @@ impl Shard {
         if old == NONE {
             // The session goes on within the delay: no will. With a clean start it ends: the will goes.
             if !clean_start {
-                s.will = None; // [S-18]
+                s.set_will(None); // [S-18]
             }
             return;
         }
@@ -371,7 +354,7 @@ impl Shard {
         // session ends here, published by `end_session`.
         let s = &mut self.core.sessions[si];
         if !clean_start && s.expiry_s != 0 {
-            s.will = None;
+            s.set_will(None);
         }
     }
 
@@ -392,7 +375,8 @@ impl Shard {
         if s.expiry_s == 0 {
             s.flags |= session_flag::ENDS_WITH_CONNECTION;
         }
-        s.will = c.will.as_ref().map(|w| {
+        let publisher = s.client_hash;
+        s.set_will(c.will.as_ref().map(|w| {
             let mut expiry_s = w.message_expiry_s.unwrap_or(u32::MAX);
             if expiry_s == u32::MAX && cfg.message_expiry_default_s != 0 {
                 expiry_s = cfg.message_expiry_default_s;
@@ -410,13 +394,13 @@ impl Shard {
                 retain: w.retain,
                 expiry_forwarded: w.message_expiry_s.is_some(),
                 expiry_s,
-                publisher: s.client_hash,
+                publisher,
                 created_ms: 0,
                 owned: None,
                 backing: None,
             };
-            Box::new(WillMessage { msg: out.own(), delay_s: w.delay_s.unwrap_or(0) })
-        });
+            WillMessage { msg: out.own(), delay_s: w.delay_s.unwrap_or(0) }
+        }));
     }
 
     fn attach(&mut self, ci: u32, si: u32, c: &Connect<'_>, keep_alive_s: u16, cfg: &MqttConfig) {
@@ -525,7 +509,7 @@ impl Shard {
     /// Ends a session: its will goes out if it still waits, subscriptions and queues go.
     /// [S-16] [MQTT-3.1.2-23]
     pub(crate) fn end_session(&mut self, si: u32, discarded: bool, fx: &mut Effects) {
-        if let Some(will) = self.core.sessions[si].will.take() {
+        if let Some(will) = self.core.sessions[si].take_will() {
             self.core.after.push(After::Will(will.msg)); // [S-04]
         }
         let ci = self.core.sessions[si].conn;
@@ -611,7 +595,7 @@ impl Core {
     /// Arms the timer of a connection for the first thing that may be due.
     pub(crate) fn arm_conn(&mut self, ci: u32) {
         let Some(deadline) = self.conn_deadline(ci) else { return };
-        let key = TimerKey { kind: TimerKind::Conn, index: ci };
+        let key = TimerKey::new(TimerKind::Conn, ci);
         let timer = self.wheel.insert(deadline, key);
         let Some(conn) = self.conns.get_mut(ci) else { return };
         if let Some(old) = conn.timer.replace(timer) {

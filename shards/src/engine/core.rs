@@ -67,11 +67,39 @@ pub(crate) enum TimerKind {
     Lag,
 }
 
-/// A timer's key: its kind and the index that it is about.
+impl TimerKind {
+    /// By their numbers.
+    const ALL: [Self; 7] = [
+        Self::Conn,
+        Self::Session,
+        Self::SysInterval,
+        Self::Heartbeat,
+        Self::Retained,
+        Self::Admission,
+        Self::Lag,
+    ];
+}
+
+/// A timer's key: its kind (three bits) and the index that it is about. Each connection has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimerKey {
-    pub(crate) kind: TimerKind,
-    pub(crate) index: u32,
+pub(crate) struct TimerKey(u32);
+
+impl TimerKey {
+    const INDEX_BITS: u32 = 29;
+
+    /// `index` is below 2^29: so many connections or sessions of one shard would take 100 GB.
+    pub(crate) fn new(kind: TimerKind, index: u32) -> Self {
+        assert!(index >> Self::INDEX_BITS == 0, "2^29 connections or sessions of one shard");
+        Self((kind as u32) << Self::INDEX_BITS | index)
+    }
+
+    pub(crate) fn kind(self) -> TimerKind {
+        TimerKind::ALL[(self.0 >> Self::INDEX_BITS) as usize]
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.0 & ((1 << Self::INDEX_BITS) - 1)
+    }
 }
 
 /// `Lives on: each shard.`
@@ -473,12 +501,12 @@ impl Core {
         s.trim();
         self.after.push(After::Disconnected { client_id: s.client_id.clone(), reason });
         if !will_counts {
-            s.will = None; // [MQTT-3.14.4-3]
+            s.set_will(None); // [MQTT-3.14.4-3]
         }
         // [S-16] The will goes at the end of its delay or of the session, whichever is first.
-        let delay_s = s.will.as_ref().map(|w| w.delay_s.min(s.expiry_s));
+        let delay_s = s.will().map(|w| w.delay_s.min(s.expiry_s));
         if delay_s == Some(0)
-            && let Some(will) = s.will.take()
+            && let Some(will) = s.take_will()
         {
             self.after.push(After::Will(will.msg));
         }
@@ -498,9 +526,9 @@ impl Core {
         }
         let at = |seconds: u32| s.offline_at_ms + u64::from(seconds) * 1000;
         let expiry = (s.expiry_s != u32::MAX).then(|| at(s.expiry_s));
-        let will = s.will.as_ref().map(|w| at(w.delay_s));
+        let will = s.will().map(|w| at(w.delay_s));
         let Some(deadline) = expiry.into_iter().chain(will).min() else { return };
-        let key = TimerKey { kind: TimerKind::Session, index: si };
+        let key = TimerKey::new(TimerKind::Session, si);
         s.timer = Some(self.wheel.insert(deadline, key));
     }
 

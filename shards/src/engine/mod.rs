@@ -18,6 +18,7 @@ pub mod node;
 mod overload;
 mod packets;
 mod publish;
+mod recent;
 mod replay;
 pub mod retained;
 pub mod route;

@@ -78,7 +78,7 @@ impl Core {
         let due_ms = self.now_ms + u64::from(cfg.check_interval_ms);
         o.due_ms = Some(due_ms);
         o.worked = false;
-        self.wheel.insert(due_ms, TimerKey { kind: TimerKind::Lag, index: 0 });
+        self.wheel.insert(due_ms, TimerKey::new(TimerKind::Lag, 0));
     }
 
     pub(crate) fn on_lag_timer(&mut self, fx: &mut Effects) {

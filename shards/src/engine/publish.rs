@@ -220,7 +220,7 @@ impl Shard {
                 .core
                 .sessions
                 .get(self.session_of(ci))
-                .and_then(|s| s.awaiting_rel.as_ref())
+                .and_then(|s| s.awaiting_rel())
                 .is_some_and(|a| a.holds(packet_id.get()))
     }
 
@@ -236,7 +236,7 @@ impl Shard {
         let Core { sessions, cfg, counters, .. } = &mut self.core;
         let s = &mut sessions[si];
         let cfg = cfg.mqtt_of(s.listener);
-        let Some(awaiting) = &mut s.awaiting_rel else { return Awaiting::New };
+        let Some(awaiting) = s.awaiting_rel_mut() else { return Awaiting::New };
         let timeouts = &mut counters.messages_dropped_await_pubrel_timeout;
         let class = awaiting.classify(packet_id.get(), dup, now_ms, cfg, timeouts);
         match class {
@@ -384,7 +384,7 @@ impl Shard {
                     let si = self.session_of(ci);
                     let now_ms = self.core.now_ms;
                     let s = &mut self.core.sessions[si];
-                    s.awaiting_rel.get_or_insert_default().insert(id.get(), now_ms);
+                    s.await_rel().insert(id.get(), now_ms);
                 }
                 self.answer_publish(ci, id, p.qos, ReasonCode::SUCCESS, fx);
             }
@@ -395,7 +395,7 @@ impl Shard {
         self.core.counters.pubrel_received += 1;
         let si = self.session_of(ci);
         let Some(s) = self.core.sessions.get_mut(si) else { return };
-        let known = s.awaiting_rel.as_mut().is_some_and(|a| a.remove(id.get()));
+        let known = s.awaiting_rel_mut().is_some_and(|a| a.remove(id.get()));
         s.trim();
         let reason = if known {
             if let Some(conn) = self.core.conns.get_mut(ci) {
@@ -419,8 +419,7 @@ impl Shard {
         fx: &mut Effects,
     ) -> Routed {
         self.core.counters.messages_publish += 1;
-        let mut targets = ShardSet::EMPTY;
-        self.routes.table().lookup(out.topic, &mut targets);
+        let targets = self.find_shards(out);
         let mut routed = Routed { targets, ..Routed::default() };
         if targets.is_empty() {
             self.core.counters.messages_dropped_no_subscribers += 1;
@@ -457,6 +456,29 @@ impl Shard {
         routed
     }
 
+    /// The shards that may have subscribers.
+    fn find_shards(&mut self, out: &Outgoing<'_>) -> ShardSet {
+        let table = self.routes.table();
+        let changes = table.changes();
+        if let Some(shards) = self.recent.shards(out.publisher, out.topic, changes) {
+            return shards;
+        }
+        let mut shards = ShardSet::EMPTY;
+        table.lookup(out.topic, &mut shards);
+        self.recent.keep_shards(out.publisher, out.topic, changes, shards);
+        shards
+    }
+
+    /// The filters of this shard that match.
+    fn find_filters(&mut self, out: &Outgoing<'_>, filters: &mut Vec<FilterId>) {
+        let changes = self.subs.changes();
+        if let Some(found) = self.recent.filters(out.publisher, out.topic, changes) {
+            return filters.extend_from_slice(found);
+        }
+        self.subs.matches(out.topic, filters);
+        self.recent.keep_filters(out.publisher, out.topic, changes, filters);
+    }
+
     /// Only the policy `reject` needs to know what became of a message on other shards.
     fn asks_for_verdicts(&self) -> bool {
         use super::config::QueueDropPolicy::Reject;
@@ -482,7 +504,7 @@ impl Shard {
         }
         let mut m = std::mem::take(&mut self.matches);
         m.filters.clear();
-        self.subs.matches(out.topic, &mut m.filters);
+        self.find_filters(out, &mut m.filters);
         let delivered = match m.filters.len() {
             0 => Delivered::default(),
             1 => self.deliver_filters(&m.filters, &mut m.groups, out, fx),

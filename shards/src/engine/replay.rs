@@ -153,7 +153,7 @@ impl Shard {
         }
         if let Some(at) = self.retained.next_expiry_ms() {
             self.sys.retained_timer = true;
-            let key = TimerKey { kind: TimerKind::Retained, index: 0 };
+            let key = TimerKey::new(TimerKind::Retained, 0);
             self.core.wheel.insert(at.max(self.core.now_ms + 1), key);
         }
     }

@@ -52,8 +52,7 @@ pub(crate) struct Session {
     pub(crate) client_hash: u64,
     pub(crate) subs: SubList,
     pub(crate) out: Option<Box<Outbound>>,
-    pub(crate) awaiting_rel: Option<Box<AwaitingRel>>,
-    pub(crate) will: Option<Box<WillMessage>>,
+    rare: Option<Box<Rare>>,
     pub(crate) timer: Option<TimerId>,
     /// Index of its connection, or `NONE`.
     pub(crate) conn: u32,
@@ -73,11 +72,77 @@ pub(crate) struct Session {
 }
 
 const _: () = assert!(
-    size_of::<Session>() <= 112,
+    size_of::<Session>() <= 104,
     "the budget of an idle connection is 256 bytes, connection and timer included"
 );
 
+/// What few sessions have, or have for long.
+#[derive(Debug, Default)]
+struct Rare {
+    will: Option<WillMessage>,
+    awaiting_rel: AwaitingRel,
+}
+
 impl Session {
+    /// A session without settings, subscriptions or connection. `client_hash` is that of `client_id`.
+    pub(crate) fn new(client_id: &str, client_hash: u64) -> Self {
+        Self {
+            client_id: client_id.into(),
+            client_hash,
+            subs: SubList::default(),
+            out: None,
+            rare: None,
+            timer: None,
+            conn: NONE,
+            expiry_s: 0,
+            mark: 0,
+            place: 0,
+            last_packet_id: 0,
+            listener: 0,
+            version: 0,
+            flags: 0,
+            offline_at_ms: 0,
+        }
+    }
+
+    pub(crate) fn will(&self) -> Option<&WillMessage> {
+        self.rare.as_ref()?.will.as_ref()
+    }
+
+    pub(crate) fn take_will(&mut self) -> Option<WillMessage> {
+        let will = self.rare.as_mut()?.will.take();
+        self.trim_rare();
+        will
+    }
+
+    pub(crate) fn set_will(&mut self, will: Option<WillMessage>) {
+        match will {
+            Some(will) => self.rare.get_or_insert_default().will = Some(will),
+            None => drop(self.take_will()),
+        }
+    }
+
+    /// QoS 2 packet ids received and not yet released, if there may be some.
+    pub(crate) fn awaiting_rel(&self) -> Option<&AwaitingRel> {
+        Some(&self.rare.as_ref()?.awaiting_rel)
+    }
+
+    /// As [`awaiting_rel`](Self::awaiting_rel), to take some away.
+    pub(crate) fn awaiting_rel_mut(&mut self) -> Option<&mut AwaitingRel> {
+        Some(&mut self.rare.as_mut()?.awaiting_rel)
+    }
+
+    /// As [`awaiting_rel`](Self::awaiting_rel), to add one.
+    pub(crate) fn await_rel(&mut self) -> &mut AwaitingRel {
+        &mut self.rare.get_or_insert_default().awaiting_rel
+    }
+
+    fn trim_rare(&mut self) {
+        if self.rare.as_ref().is_some_and(|r| r.will.is_none() && r.awaiting_rel.ids.is_empty()) {
+            self.rare = None;
+        }
+    }
+
     pub(crate) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -103,9 +168,7 @@ impl Session {
         if self.out.as_ref().is_some_and(|o| o.is_idle()) {
             self.out = None;
         }
-        if self.awaiting_rel.as_ref().is_some_and(|a| a.ids.is_empty()) {
-            self.awaiting_rel = None;
-        }
+        self.trim_rare();
     }
 }
 

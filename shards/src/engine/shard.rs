@@ -14,6 +14,7 @@ use super::mail::{Mail, Ticket};
 use super::message::Outgoing;
 use super::node::NodeShared;
 use super::publish::Matches;
+use super::recent::Recent;
 use super::replay::Replays;
 use super::retained::RetainedStore;
 use super::route::RouteWriter;
@@ -39,6 +40,7 @@ pub struct Shard {
     pub(crate) pending_subs: PendingSubs,
     pub(crate) answers: Answers,
     pub(crate) matches: Matches,
+    pub(crate) recent: Recent,
     pub(crate) sys: Sys,
     /// Connections whose bytes wait because the last turn had done enough.
     deferred: Vec<ConnId>,
@@ -78,6 +80,7 @@ impl Shard {
             pending_subs: PendingSubs::default(),
             answers: Answers::default(),
             matches: Matches::default(),
+            recent: Recent::default(),
             sys: Sys::default(),
             deferred: Vec::new(),
             stalled: Vec::new(),
@@ -152,7 +155,7 @@ impl Shard {
                 core.handshakes += 1;
                 core.conns.insert(id, conn);
                 fx.ops.push(Op::PauseRead { conn: id });
-                let key = TimerKey { kind: TimerKind::Conn, index: id.index };
+                let key = TimerKey::new(TimerKind::Conn, id.index);
                 let timer = core.wheel.insert(until_ms, key);
                 if let Some(c) = core.conns.get_mut(id.index) {
                     c.timer = Some(timer);
@@ -171,7 +174,7 @@ impl Shard {
         if !self.sys.handshakes_full {
             fx.ops.push(Op::PauseAccept { listener });
         }
-        let key = TimerKey { kind: TimerKind::Admission, index: u32::from(listener) };
+        let key = TimerKey::new(TimerKind::Admission, u32::from(listener));
         self.core.wheel.insert(until_ms, key);
     }
 
@@ -355,10 +358,15 @@ impl Shard {
             };
             self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
-        let delayed: Vec<u32> =
-            self.core.sessions.iter().filter(|(_, s)| s.will.is_some()).map(|(si, _)| si).collect();
+        let delayed: Vec<u32> = self
+            .core
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.will().is_some())
+            .map(|(si, _)| si)
+            .collect();
         for si in delayed {
-            if let Some(will) = self.core.sessions[si].will.take() {
+            if let Some(will) = self.core.sessions[si].take_will() {
                 self.core.after.push(After::Will(will.msg));
             }
         }
@@ -389,7 +397,7 @@ impl Shard {
             subscriptions,
             inflight: s.out.as_ref().map_or(0, |o| o.inflight.len() as u32),
             queued: s.out.as_ref().map_or(0, |o| o.queue.len() as u32),
-            awaiting_rel: s.awaiting_rel.as_ref().map_or(0, |a| a.len() as u32),
+            awaiting_rel: s.awaiting_rel().map_or(0, |a| a.len() as u32),
         }
     }
 
@@ -399,14 +407,14 @@ impl Shard {
         let mut due = std::mem::take(&mut self.due);
         self.core.wheel.advance(self.core.now_ms, TIMERS_MAX, &mut due);
         for key in due.drain(..) {
-            match key.kind {
-                TimerKind::Conn => self.core.on_conn_timer(key.index, fx),
-                TimerKind::Session => self.on_session_timer(key.index, fx),
+            match key.kind() {
+                TimerKind::Conn => self.core.on_conn_timer(key.index(), fx),
+                TimerKind::Session => self.on_session_timer(key.index(), fx),
                 TimerKind::SysInterval => self.on_sys_interval(fx),
                 TimerKind::Heartbeat => self.on_heartbeat(fx),
                 TimerKind::Retained => self.on_retained_timer(),
                 TimerKind::Admission => {
-                    let listener = key.index as u16;
+                    let listener = key.index() as u16;
                     self.sys.accept_paused.retain(|(l, _)| *l != listener);
                     if !self.sys.handshakes_full {
                         fx.ops.push(Op::ResumeAccept { listener });
@@ -428,9 +436,9 @@ impl Shard {
         }
         let offline_ms = now_ms.saturating_sub(s.offline_at_ms);
         let expired = s.is_expired(now_ms);
-        let will_due = s.will.as_ref().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
+        let will_due = s.will().is_some_and(|w| offline_ms >= u64::from(w.delay_s) * 1000);
         if (expired || will_due)
-            && let Some(will) = s.will.take()
+            && let Some(will) = s.take_will()
         {
             self.core.after.push(After::Will(will.msg)); // [S-16]
         }

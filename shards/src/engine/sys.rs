@@ -71,7 +71,7 @@ impl Shard {
         let sys = &self.core.cfg.sys;
         if sys.heartbeat_s != 0 {
             // At once: version and description are there for who asks first.
-            let key = TimerKey { kind: TimerKind::Heartbeat, index: 0 };
+            let key = TimerKey::new(TimerKind::Heartbeat, 0);
             self.sys.heartbeat_timer = Some(self.core.wheel.insert(now_ms, key));
         }
         self.arm_interval();
@@ -108,7 +108,7 @@ impl Shard {
 
     fn arm_sys(&mut self, kind: TimerKind, seconds: u32) -> Option<TimerId> {
         let at = self.core.now_ms + u64::from(seconds) * 1000;
-        (seconds != 0).then(|| self.core.wheel.insert(at, TimerKey { kind, index: 0 }))
+        (seconds != 0).then(|| self.core.wheel.insert(at, TimerKey::new(kind, 0)))
     }
 
     pub(crate) fn on_sys_interval(&mut self, fx: &mut Effects) {

@@ -87,7 +87,7 @@ impl Shard {
             let si = self.session_of(id.index);
             let now_ms = self.core.now_ms;
             let s = &mut self.core.sessions[si];
-            s.awaiting_rel.get_or_insert_default().insert(packet_id.get(), now_ms);
+            s.await_rel().insert(packet_id.get(), now_ms);
         }
         if let Some(conn) = self.core.conns.get_mut(id.index) {
             conn.received_open += 1;
@@ -220,7 +220,7 @@ impl Shard {
         if qos == QoS::ExactlyOnce && reason.is_error() {
             // The id is free again. [S-34] [MQTT-4.3.3-9]
             let si = self.session_of(ci);
-            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel.as_mut()) {
+            if let Some(a) = self.core.sessions.get_mut(si).and_then(|s| s.awaiting_rel_mut()) {
                 a.remove(packet_id.get());
             }
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use io_uring::{cqueue, opcode, types};
 
 use super::conn::{CAUSE_FIN, Phase, Segment, flag};
-use super::net::{Net, NetTask};
+use super::net::{Net, NetTask, QUIET_SEND_BYTES_MAX};
 use super::probe::Feature;
 use super::ring::BUFFER_GROUP;
 use super::token::{self, Kind};
@@ -240,6 +240,7 @@ impl Net {
         }
         let Some(tx) = conn.tx() else { return };
         let left = &tx.current.as_slice()[tx.at..];
+        let quiet = tx.queue.is_empty() && left.len() <= QUIET_SEND_BYTES_MAX;
         let entry = opcode::Send::new(
             types::Fixed(conn.slot),
             left.as_ptr(),
@@ -250,6 +251,8 @@ impl Net {
         .user_data(token::of_conn(Kind::Send, id));
         conn.set(flag::SEND);
         let ring = conn.ring;
+        let quiet = ring == 0 && conn.phase == Phase::Open && quiet;
+        self.quiet_sends += u32::from(quiet);
         self.shared.stats(self.me).sends.inc();
         // SAFETY: `tx.current` neither changes nor goes away while SEND is set: it is replaced in
         // `on_send` only, and the entry of a connection is freed only when it is quiet.

@@ -40,6 +40,17 @@ const SLEEP_WITH_TASKS: Duration = Duration::from_millis(2);
 const STAY_WITH_TASKS: Duration = Duration::from_millis(1);
 /// How long it leaves the core to them then, at least. They run until they wait.
 const LEAVE_WITH_TASKS: Duration = Duration::from_micros(50);
+/// Sends of a turn that may complete without ending the sleep that follows: see
+/// [`NetTask::sleep_or_submit`]. After more of them more is on its way, and the pass that they cause
+/// finds it.
+const QUIET_SENDS_MAX: u32 = 4;
+/// A larger one is more likely to find its socket full, or to have somebody wait for its end: the
+/// next page of a retained replay, say.
+pub(super) const QUIET_SEND_BYTES_MAX: usize = 512;
+/// Longest sleep of that kind. If a send does not complete at once, it takes two events to end it; so
+/// that long one event may wait, once for each socket that fills up. Shorter, and a shard with little
+/// to do would get up for nothing after each message.
+const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(10);
 /// Sleep while mail waits for room at a peer: nobody tells the sender of room.
 const SLEEP_WITH_FULL_LANE: Duration = Duration::from_micros(500);
 /// Longest sleep of an idle shard: everything that can happen wakes it, so this only bounds the
@@ -62,6 +73,8 @@ pub(super) struct Net {
     pub to_arm: Vec<ConnId>,
     /// Connections whose peer sent FIN in this turn.
     pub fins: Vec<ConnId>,
+    /// Small sends started on the main ring since it was last entered, whose end nobody waits for.
+    pub quiet_sends: u32,
     /// Closing connections, by deadline (all have the same patience).
     pub closing: VecDeque<(u64, ConnId)>,
     pub now: Now,
@@ -265,7 +278,14 @@ impl<M: Machine> NetTask<M> {
     }
 
     /// Submits what the turn queued. Sleeps for as long as nothing is to be done.
+    ///
+    /// Nearly every send completes while it is being submitted. Its completion alone is no reason to
+    /// get up: nothing follows from it that can't wait for the next event. So the sleep is to end
+    /// with one completion more than there are such sends, and a message that comes alone costs one
+    /// enter instead of two. A send that finds its socket full completes later: then one event is
+    /// missed for [`SLEEP_AFTER_SENDS`] at most.
     fn sleep_or_submit(&mut self, handled: usize) -> io::Result<()> {
+        let sends = std::mem::take(&mut self.net.quiet_sends);
         if handled >= BUSY_BATCH {
             return self.net.rings[0].enter(WANT_MANY, Duration::ZERO);
         }
@@ -280,7 +300,12 @@ impl<M: Machine> NetTask<M> {
             && !self.net.has_work()
             && self.net.stage == self.net.shared.stage();
         let entered = if idle && !timeout.is_zero() {
-            self.net.rings[0].enter(1, timeout)
+            match sends {
+                1..=QUIET_SENDS_MAX => {
+                    self.net.rings[0].enter(1 + sends, timeout.min(SLEEP_AFTER_SENDS))
+                }
+                _ => self.net.rings[0].enter(1, timeout),
+            }
         } else {
             self.net.rings[0].enter(0, Duration::ZERO)
         };
@@ -311,6 +336,7 @@ impl Net {
             dirty: Vec::new(),
             to_arm: Vec::new(),
             fins: Vec::new(),
+            quiet_sends: 0,
             closing: VecDeque::new(),
             now: Now::default(),
             children,

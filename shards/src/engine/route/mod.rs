@@ -51,7 +51,13 @@ pub struct RouteTable {
     wild: Grid,
     registry: Registry,
     shards: usize,
+    changes: Changes,
 }
+
+/// Apart from what lookups read: it is written by whoever subscribes.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Changes(sync::AtomicU64);
 
 /// Seeded fingerprint of a whole filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +84,15 @@ impl RouteTable {
         let exact = Grid::new(shards, base_bits, level_max, false);
         let wild = Grid::new(shards, base_bits, level_max.saturating_sub(WILD_LEVELS_LESS), true);
         let registry = Registry::new(exact.words());
-        Self { hasher: LevelHasher::new(seed), exact, wild, registry, shards }
+        let changes = Changes(sync::AtomicU64::new(0));
+        Self { hasher: LevelHasher::new(seed), exact, wild, registry, shards, changes }
+    }
+
+    /// How many routes were inserted or removed so far. An answer of [`lookup`](Self::lookup) that was
+    /// asked for after this number was read holds for as long as the number stays.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.0.load(sync::Ordering::Acquire)
     }
 
     /// The writing end of one shard. Each shard takes its own, once.
@@ -212,7 +226,14 @@ impl RouteWriter {
         if done.is_err() {
             self.leave_shape(&hashed);
         }
+        self.changed();
         done
+    }
+
+    /// After the change itself: who still sees the old number may keep either answer, and drops it
+    /// when it sees the new one.
+    fn changed(&self) {
+        self.table.changes.0.fetch_add(1, sync::Ordering::AcqRel);
     }
 
     /// Undoes one [`insert`](Self::insert) of the same filter, when its last subscription is gone.
@@ -224,6 +245,7 @@ impl RouteWriter {
             self.remove_fp(grid_fp(&hashed));
         }
         self.leave_shape(&hashed);
+        self.changed();
     }
 
     /// Does this shard's part of a growth of the table in progress, in steps of `budget` buckets (a

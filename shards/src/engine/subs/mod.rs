@@ -138,6 +138,8 @@ pub struct SubIndex {
     /// Subscribers of filters that have several.
     many: Slab<Subscribers>,
     subscriptions: usize,
+    /// Filters added and removed so far.
+    changes: u64,
 }
 
 const NONE: u32 = u32::MAX;
@@ -254,6 +256,7 @@ impl SubIndex {
             trie: Trie::new(),
             many: Slab::default(),
             subscriptions: 0,
+            changes: 0,
         }
     }
 
@@ -325,6 +328,13 @@ impl SubIndex {
     #[must_use]
     pub fn filter_str(&self, filter: FilterId) -> &str {
         self.entries.get(filter).map_or("", |e| self.text(e))
+    }
+
+    /// How many filters were added or removed so far: an answer of [`matches`](Self::matches) holds for
+    /// as long as this stays.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Appends every filter that matches `topic`, once each, in no order. [S-50] [S-51]
@@ -432,6 +442,7 @@ impl SubIndex {
         hash: u32,
         one: Subscriber,
     ) -> FilterId {
+        self.changes += 1;
         let text = self.texts.insert(filter.as_bytes());
         let id = self.entries.insert(Entry::new(text, hash, one));
         let entries = &self.entries;
@@ -443,6 +454,7 @@ impl SubIndex {
     }
 
     fn remove_filter(&mut self, id: FilterId) {
+        self.changes += 1;
         let entry = *self.entries.at(id.0);
         let filter = std::str::from_utf8(self.texts.get(entry.text)).unwrap_or("");
         if self.shapes.leave(self.hasher.filter(filter).shape) {

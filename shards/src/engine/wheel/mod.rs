@@ -46,11 +46,11 @@ const CHUNK: usize = 256;
 /// Head of the list of timers that were due when inserted.
 const DUE: usize = WHEELS * SLOTS;
 
-/// Deadline 48 | generation 16, key, and neighbours in the slot's list. `prev` of the first is
-/// `HEAD | list`; of a free one, [`NONE`].
+/// Deadline 48 | generation 16 (in two halves, so that a key of four bytes needs no padding), key, and
+/// neighbours in the slot's list. `prev` of the first is `HEAD | list`; of a free one, [`NONE`].
 #[derive(Clone, Copy, Debug)]
 struct Timer<K> {
-    deadline_gen: u64,
+    deadline_gen: [u32; 2],
     key: K,
     next: u32,
     prev: u32,
@@ -60,7 +60,22 @@ const HEAD: u32 = 1 << 31;
 /// Timers at most: half of the numbers are list heads.
 const TIMERS_MAX: usize = HEAD as usize - 1;
 
-const _: () = assert!(size_of::<Timer<u64>>() == 24);
+const _: () = assert!(size_of::<Timer<u32>>() == 20, "each connection has one");
+
+impl<K> Timer<K> {
+    fn deadline(&self) -> u64 {
+        (u64::from(self.deadline_gen[1]) << 32 | u64::from(self.deadline_gen[0])) >> 16
+    }
+
+    fn generation(&self) -> u16 {
+        self.deadline_gen[0] as u16
+    }
+
+    fn set(&mut self, deadline: u64, generation: u16) {
+        let word = deadline << 16 | u64::from(generation);
+        self.deadline_gen = [word as u32, (word >> 32) as u32];
+    }
+}
 
 /// Fires keys at deadlines of 1 ms resolution. Lives on: each shard.
 #[derive(Debug)]
@@ -97,18 +112,18 @@ impl<K: Copy> Wheel<K> {
         let deadline = deadline_ms.min(TIME_MAX);
         let index = self.allocate(key);
         let timer = self.at_mut(index);
-        timer.deadline_gen = deadline << 16 | timer.deadline_gen & 0xffff;
-        let generation = timer.deadline_gen & 0xffff;
+        let generation = timer.generation();
+        timer.set(deadline, generation);
         self.link(index, deadline);
         self.len += 1;
-        TimerId::new(index, generation)
+        TimerId::new(index, u64::from(generation))
     }
 
     /// Returns the key if the timer had not fired. O(1).
     pub fn cancel(&mut self, timer: TimerId) -> Option<K> {
         let index = timer.index();
         let t = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
-        if t.prev == NONE || t.deadline_gen & 0xffff != timer.generation() {
+        if t.prev == NONE || u64::from(t.generation()) != timer.generation() {
             return None;
         }
         Some(self.take(index))
@@ -163,7 +178,7 @@ impl<K: Copy> Wheel<K> {
             *left -= 1;
             let index = self.heads[list];
             self.unlink(index);
-            self.link(index, self.at(index).deadline_gen >> 16);
+            self.link(index, self.at(index).deadline());
         }
         self.dealing = None;
         true
@@ -257,8 +272,8 @@ impl<K: Copy> Wheel<K> {
         let free = std::mem::replace(&mut self.free, index);
         self.len -= 1;
         let timer = self.at_mut(index);
-        let generation = (timer.deadline_gen as u16).wrapping_add(1);
-        timer.deadline_gen = u64::from(generation);
+        let generation = timer.generation().wrapping_add(1);
+        timer.set(0, generation);
         timer.prev = NONE;
         timer.next = free;
         timer.key
@@ -277,7 +292,7 @@ impl<K: Copy> Wheel<K> {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         let chunk = self.chunks.len() - 1;
-        self.chunks[chunk].push(Timer { deadline_gen: 0, key, next: NONE, prev: NONE });
+        self.chunks[chunk].push(Timer { deadline_gen: [0; 2], key, next: NONE, prev: NONE });
         (chunk * CHUNK + self.chunks[chunk].len() - 1) as u32
     }
 
