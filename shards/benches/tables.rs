@@ -3,14 +3,17 @@
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use ringmain_shards::engine::ids::{ShardId, ShardSet};
-use ringmain_shards::engine::message::Outgoing;
+use ringmain_shards::engine::message::{Message, Outgoing};
 use ringmain_shards::engine::retained::{RetainedCursor, RetainedStore};
 use ringmain_shards::engine::route::RouteTable;
 use ringmain_shards::engine::subs::{SubIndex, SubOpts};
 use ringmain_shards::engine::wheel::Wheel;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::BuildHasher;
 use std::hint::black_box;
+use std::ops::Bound;
 use std::sync::Arc;
 
 const LOOKUPS: usize = 1_000_000;
@@ -106,6 +109,15 @@ fn route(n: usize) {
     let found = look();
     report(&format!("shared shape-hash: lookup, {} shapes", table.shapes_in_use()), LOOKUPS, start);
     println!("  {:<52} {:>9.1} %", "lookups with a shard", found as f64 * 100.0 / LOOKUPS as f64);
+    let few: Vec<&String> = topics.iter().take(1000).collect();
+    let start = Cpu::now();
+    for t in few.iter().cycle().take(LOOKUPS) {
+        let mut out = ShardSet::EMPTY;
+        table.lookup(t, &mut out);
+        black_box(out);
+    }
+    report("shared shape-hash: lookup, 1,000 topics repeated", LOOKUPS, start);
+    floor(&topics, n);
     std::thread::scope(|s| {
         for _ in 0..2 {
             s.spawn(|| {
@@ -142,6 +154,23 @@ fn route(n: usize) {
     let start = Cpu::now();
     black_box(topics.iter().map(|t| trie.matches(t)).sum::<usize>());
     report("trie: lookup", LOOKUPS, start);
+}
+
+/// What memory alone costs a lookup: a hash of the topic, and one line of 64 bytes among as many as the
+/// routes take.
+fn floor(topics: &[String], n: usize) {
+    let lines: Vec<[u64; 8]> = (0..n.max(2) * 30 / 64).map(|i| [i as u64; 8]).collect();
+    let hasher = DefaultHashBuilder::default();
+    let start = Cpu::now();
+    let mut sum = 0u64;
+    for t in topics {
+        // The next topic's place depends on this line, as a publish on what is done with the last.
+        let hash = hasher.hash_one(t) ^ (sum & 1);
+        let line = &lines[((u128::from(hash) * lines.len() as u128) >> 64) as usize];
+        sum = sum.wrapping_add(line[(hash & 7) as usize]);
+    }
+    black_box(sum);
+    report("floor: a hash and one line among as many", LOOKUPS, start);
 }
 
 fn subs(n: usize) {
@@ -345,7 +374,74 @@ fn retained(n: usize) {
             start,
         );
     }
+    drop(store);
+    retained_sorted(&messages);
 }
+
+/// The alternative to the tree of levels: topics in order, a cursor being a topic.
+fn retained_sorted(messages: &[Arc<Message>]) {
+    let mut map: BTreeMap<OwnTopic, Arc<Message>> = BTreeMap::new();
+    let start = Cpu::now();
+    for m in messages {
+        map.insert(OwnTopic(Arc::clone(m)), Arc::clone(m));
+    }
+    report("sorted topics: set, new topic", messages.len(), start);
+    let start = Cpu::now();
+    for m in messages {
+        black_box(map.insert(OwnTopic(Arc::clone(m)), Arc::clone(m)));
+    }
+    report("sorted topics: set, replacing", messages.len(), start);
+    let start = Cpu::now();
+    for t in topics(messages.len()) {
+        black_box(map.contains_key(t.as_str()));
+    }
+    report("sorted topics: get (and making the text)", LOOKUPS, start);
+    let (mut found, mut last) = (0, String::new());
+    let start = Cpu::now();
+    loop {
+        let from = (Bound::Excluded(last.as_str()), Bound::Unbounded);
+        let page: Vec<_> = map.range::<str, _>(from).take(64).map(|(_, m)| m).collect();
+        let Some(end) = page.last() else { break };
+        last = end.topic().to_owned();
+        found += page.len();
+    }
+    report("sorted topics: #, in pages of 64", found, start);
+    let (mut found, start) = (0, Cpu::now());
+    for m in map.values() {
+        let levels: Vec<&str> = m.topic().split('/').collect();
+        found += usize::from(matches!(levels[..], ["site", _, "dev", "7", "temp"]));
+    }
+    report("sorted topics: site/+/dev/7/temp, by looking at all", found.max(1), start);
+}
+
+/// A topic where its message has it.
+struct OwnTopic(Arc<Message>);
+
+impl Borrow<str> for OwnTopic {
+    fn borrow(&self) -> &str {
+        self.0.topic()
+    }
+}
+
+impl Ord for OwnTopic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.topic().cmp(other.0.topic())
+    }
+}
+
+impl PartialOrd for OwnTopic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for OwnTopic {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for OwnTopic {}
 
 /// Fingerprints with a 64-shard set in a plain map: what a replica in each shard would be.
 #[derive(Default)]

@@ -114,6 +114,8 @@ counters! {
     subscribe_received => "packets/subscribe/received",
     /// Filters refused.
     subscribe_error => "packets/subscribe/error",
+    /// Filters of groups refused because too many answers of other shards were awaited.
+    subscribe_waiting_exceeded => "packets/subscribe/waiting_exceeded",
     /// Filters not authorised.
     subscribe_auth_error => "packets/subscribe/auth_error",
     /// SUBACK packets.

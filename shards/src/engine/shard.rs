@@ -18,9 +18,9 @@ use super::replay::Replays;
 use super::retained::RetainedStore;
 use super::route::RouteWriter;
 use super::shared::Groups;
-use super::slab::{NONE, Slab};
+use super::slab::NONE;
 use super::subs::SubIndex;
-use super::subscribe::PendingSub;
+use super::subscribe::PendingSubs;
 use super::sys::Sys;
 use super::verdict::Answers;
 use crate::boundary::{Control, Event, Pressure, SessionInfo};
@@ -36,7 +36,7 @@ pub struct Shard {
     pub(crate) retained: RetainedStore,
     pub(crate) groups: Groups,
     pub(crate) replays: Replays,
-    pub(crate) pending_subs: Slab<PendingSub>,
+    pub(crate) pending_subs: PendingSubs,
     pub(crate) answers: Answers,
     pub(crate) matches: Matches,
     pub(crate) sys: Sys,
@@ -75,7 +75,7 @@ impl Shard {
             routes,
             groups: Groups::default(),
             replays: Replays::default(),
-            pending_subs: Slab::default(),
+            pending_subs: PendingSubs::default(),
             answers: Answers::default(),
             matches: Matches::default(),
             sys: Sys::default(),
@@ -541,7 +541,7 @@ impl Shard {
 
     /// A ticket for an entry of a slab.
     pub(crate) fn pending_sub_ticket(&self, index: u32) -> Ticket {
-        super::core::ticket(&self.pending_subs, index)
+        super::core::ticket(&self.pending_subs.slab, index)
     }
 }
 

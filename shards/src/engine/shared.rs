@@ -58,6 +58,8 @@ pub(crate) struct Group {
     turns: HashMap<u64, usize>,
     sticky: Option<MemberRef>,
     queue: VecDeque<Arc<Message>>,
+    /// At the front of the queue: how many came back from members, in the order they were published.
+    returned: usize,
     /// Of what is queued.
     bytes: u64,
 }
@@ -156,6 +158,15 @@ impl Group {
     ) -> Option<usize> {
         self.pick_random(&|m| takes(m) && m.at.shard == from, rng)
             .or_else(|| self.pick_random(takes, rng))
+    }
+
+    /// Queues what a member gave back: before all that never left, behind what came back before it
+    /// and is not younger. [S-84]
+    fn requeue(&mut self, msg: Arc<Message>) {
+        let older = |m: &Arc<Message>| m.created_ms <= msg.created_ms;
+        let behind = self.queue.iter().take(self.returned).rposition(older);
+        self.queue.insert(behind.map_or(0, |at| at + 1), msg);
+        self.returned += 1;
     }
 
     fn next_from(&self, turn: usize, takes: &dyn Fn(&Member) -> bool) -> Option<usize> {
@@ -268,6 +279,7 @@ impl Shard {
             turns: HashMap::new(),
             sticky: None,
             queue: VecDeque::new(),
+            returned: 0,
             bytes: 0,
         });
         let opts = SubOpts::new(2, false, true, 2);
@@ -354,7 +366,7 @@ impl Shard {
     }
 
     /// No member can take it: QoS 0 is dropped, the rest waits for the first that can. [S-66]
-    fn queue_in_group(&mut self, gix: u32, out: &mut Outgoing<'_>, front: bool) {
+    fn queue_in_group(&mut self, gix: u32, out: &mut Outgoing<'_>, returned: bool) {
         let store = self.core.cfg.mqtt.mqueue_store_qos0;
         if out.qos == QoS::AtMostOnce && !store {
             self.core.counters.delivery_matched += 1;
@@ -364,8 +376,8 @@ impl Shard {
         let msg = out.own();
         let bytes = msg.queue_bytes() as u64;
         let group = &mut self.groups.slab[gix];
-        if front {
-            group.queue.push_front(msg);
+        if returned {
+            group.requeue(msg);
         } else {
             group.queue.push_back(msg);
         }
@@ -400,6 +412,7 @@ impl Shard {
     fn pop_group_queue(&mut self, gix: u32) -> Option<Arc<Message>> {
         let group = &mut self.groups.slab[gix];
         let msg = group.queue.pop_front()?;
+        group.returned = group.returned.saturating_sub(1);
         let bytes = msg.queue_bytes() as u64;
         group.bytes -= bytes;
         self.core.queued_bytes -= bytes;
@@ -453,7 +466,9 @@ impl Shard {
             qos: msg.qos,
             except: Some(at),
         };
-        let pick = group.pick(&choice, &mut self.core.rng);
+        // Not before what came back earlier and waits. [S-84]
+        let waits = group.returned > 0 && msg.qos != QoS::AtMostOnce;
+        let pick = if waits { None } else { group.pick(&choice, &mut self.core.rng) };
         let mut out = Outgoing::of(&msg);
         match pick {
             Some(to) => self.give(gix, to, &mut out, fx),

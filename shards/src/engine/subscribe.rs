@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use ringmain_mqtt::subscription::{Kind, Parsed, parse_subscription};
 use ringmain_mqtt::{
     PacketId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, encode,
@@ -10,11 +11,11 @@ use ringmain_mqtt::{
 use super::core::{Core, Membership};
 use super::effects::{CloseHow, Effects};
 use super::hash::hash64;
-use super::ids::ConnId;
+use super::ids::{ConnId, ShardId};
 use super::mail::{GroupMail, MemberRef, Ticket};
 use super::session::SubRef;
 use super::shard::Shard;
-use super::slab::NONE;
+use super::slab::{NONE, Slab};
 use super::subs::{FilterId, SubOpts};
 
 /// A SUBSCRIBE or UNSUBSCRIBE whose answer waits for the homes of its groups. [S-55]
@@ -34,6 +35,54 @@ pub(crate) struct PendingSub {
     /// Replays to start after the SUBACK. [S-44]
     replays: Vec<ReplayWish>,
     unsubscribe: bool,
+}
+
+/// Questions of one connection to the homes of its groups that may be unanswered. One takes some 200
+/// bytes here and in mail, and a client needs no answer to ask the next.
+const ASKED_PER_CONN_MAX: u32 = 1024;
+
+/// The same for all connections of a shard: about 13 MiB when a home stalls while everybody
+/// subscribes.
+const ASKED_MAX: u32 = 65_536;
+
+const _: () = assert!(ASKED_PER_CONN_MAX <= ASKED_MAX / 16, "a few clients cannot use up all");
+
+/// SUBSCRIBEs and UNSUBSCRIBEs under way. `Lives on: home shard of their sessions.` Each question is
+/// counted from the mail that asks it to the mail that answers it, whatever becomes of who asked.
+#[derive(Debug, Default)]
+pub(crate) struct PendingSubs {
+    pub(crate) slab: Slab<PendingSub>,
+    asked: u32,
+    by_conn: HashMap<ConnId, u32>,
+}
+
+impl PendingSubs {
+    /// Whether a connection may ask one question more.
+    fn may_ask(&self, conn: ConnId) -> bool {
+        let mine = self.by_conn.get(&conn).copied().unwrap_or(0);
+        mine < ASKED_PER_CONN_MAX && self.asked < ASKED_MAX
+    }
+
+    fn ask(&mut self, ticket: u32) {
+        let pending = &mut self.slab[ticket];
+        pending.open += 1;
+        *self.by_conn.entry(pending.conn).or_insert(0) += 1;
+        self.asked += 1;
+    }
+
+    /// An answer came.
+    fn answered(&mut self, waits: Ticket) -> Option<&mut PendingSub> {
+        let pending = self.slab.get_checked(waits.index, waits.generation)?;
+        pending.open -= 1;
+        self.asked -= 1;
+        if let Some(mine) = self.by_conn.get_mut(&pending.conn) {
+            *mine -= 1;
+            if *mine == 0 {
+                self.by_conn.remove(&pending.conn);
+            }
+        }
+        Some(pending)
+    }
 }
 
 /// A subscription that wants the retained messages.
@@ -88,9 +137,9 @@ impl Shard {
                     if v31 { 0 } else { reason.0 }
                 }
             };
-            self.pending_subs[ticket].codes.push(code);
+            self.pending_subs.slab[ticket].codes.push(code);
         }
-        self.pending_subs[ticket].open -= 1;
+        self.pending_subs.slab[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
@@ -146,7 +195,7 @@ impl Shard {
         };
         if wanted || !v5 {
             let wish = ReplayWish { filter: filter.into(), id, opts: packed, sub_id };
-            self.pending_subs[waits.index].replays.push(wish);
+            self.pending_subs.slab[waits.index].replays.push(wish);
         }
         Ok(qos as u8)
     }
@@ -216,6 +265,10 @@ impl Shard {
     ) -> Result<u8, ReasonCode> {
         let granted = opts.qos_level();
         if let Some(m) = self.membership(si, name) {
+            let (joined, home) = (self.core.memberships[m].joined, self.core.memberships[m].home);
+            if !joined && !self.may_ask(waits, home) {
+                return Err(self.too_many_wait());
+            }
             // Replaced: options and identifier live here, the group need not know.
             let known = &mut self.core.memberships[m];
             known.opts = opts;
@@ -229,7 +282,7 @@ impl Shard {
         if full {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        self.join(si, name, opts, sub_id, false, waits, fx);
+        self.join(si, name, opts, sub_id, false, waits, fx)?;
         Ok(granted)
     }
 
@@ -245,6 +298,10 @@ impl Shard {
         fx: &mut Effects,
     ) -> Result<u8, ReasonCode> {
         if let Some(m) = self.membership(si, name) {
+            let (joined, home) = (self.core.memberships[m].joined, self.core.memberships[m].home);
+            if !joined && !self.may_ask(waits, home) {
+                return Err(self.too_many_wait());
+            }
             let known = &mut self.core.memberships[m];
             known.opts = opts;
             known.sub_id = sub_id;
@@ -259,7 +316,7 @@ impl Shard {
         if full {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        self.join(si, name, opts, sub_id, true, waits, fx);
+        self.join(si, name, opts, sub_id, true, waits, fx)?;
         Ok(opts.qos_level())
     }
 
@@ -289,10 +346,13 @@ impl Shard {
         exclusive: bool,
         waits: Ticket,
         fx: &mut Effects,
-    ) {
-        let name: Arc<str> = name.into();
+    ) -> Result<(), ReasonCode> {
         let name_hash = hash64(self.core.node.hash_seed, name.as_bytes());
         let home = self.core.home_of(name_hash);
+        if !self.may_ask(waits, home) {
+            return Err(self.too_many_wait());
+        }
+        let name: Arc<str> = name.into();
         let member = self.core.memberships.insert(Membership {
             session: si,
             name: Arc::clone(&name),
@@ -305,14 +365,27 @@ impl Shard {
         });
         self.core.sessions[si].subs.push(SubRef::member(member));
         self.ask_to_join(si, member, waits, fx);
+        Ok(())
+    }
+
+    /// Whether a SUBSCRIBE may ask the home of one more group. A home on this shard answers at once.
+    fn may_ask(&self, waits: Ticket, home: ShardId) -> bool {
+        let asking = &self.pending_subs;
+        home == self.core.id || asking.may_ask(asking.slab[waits.index].conn)
+    }
+
+    /// Too many questions are unanswered. The client may ask again when it got the answers.
+    fn too_many_wait(&mut self) -> ReasonCode {
+        self.core.counters.subscribe_waiting_exceeded += 1;
+        ReasonCode::QUOTA_EXCEEDED
     }
 
     /// Sends the join to the home of the group; SUBACK waits for the answer. [S-55]
     fn ask_to_join(&mut self, si: u32, member: u32, waits: Ticket, fx: &mut Effects) {
         let m = &self.core.memberships[member];
         let (home, name) = (m.home, Arc::clone(&m.name));
-        let pending = &mut self.pending_subs[waits.index];
-        pending.open += 1;
+        self.pending_subs.ask(waits.index);
+        let pending = &mut self.pending_subs.slab[waits.index];
         let place = pending.codes.len();
         pending.members.push((member, place));
         let mail = GroupMail::Join {
@@ -367,8 +440,7 @@ impl Shard {
         if let Some(m) = self.core.memberships.get_checked(member, at.generation) {
             m.joined = true;
         }
-        let Some(p) = self.pending_subs.get_checked(waits.index, waits.generation) else { return };
-        p.open -= 1;
+        let Some(p) = self.pending_subs.answered(waits) else { return };
         if let Some((_, place)) = p.members.iter().find(|(m, _)| *m == member)
             && let Some(reason) = refused
         {
@@ -380,17 +452,17 @@ impl Shard {
 
     /// The home of a group answered a leave.
     pub(crate) fn on_left(&mut self, waits: Ticket, fx: &mut Effects) {
-        let Some(p) = self.pending_subs.get_checked(waits.index, waits.generation) else { return };
-        p.open -= 1;
-        self.finish_sub(waits.index, fx);
+        if self.pending_subs.answered(waits).is_some() {
+            self.finish_sub(waits.index, fx);
+        }
     }
 
     /// Writes SUBACK or UNSUBACK when all answers are in, then starts the replays.
     fn finish_sub(&mut self, ticket: u32, fx: &mut Effects) {
-        if self.pending_subs[ticket].open > 0 {
+        if self.pending_subs.slab[ticket].open > 0 {
             return;
         }
-        let Some(mut p) = self.pending_subs.remove(ticket) else { return };
+        let Some(mut p) = self.pending_subs.slab.remove(ticket) else { return };
         for (place, code) in std::mem::take(&mut p.refused) {
             let v31 = self.core.conns.get(p.conn.index).is_some_and(|c| c.version == Version::V31);
             p.codes[place] = if v31 { 0 } else { code }; // W01
@@ -437,7 +509,7 @@ impl Shard {
         session: u32,
         unsubscribe: bool,
     ) -> u32 {
-        self.pending_subs.insert(PendingSub {
+        self.pending_subs.slab.insert(PendingSub {
             conn,
             packet_id,
             session,
@@ -477,9 +549,9 @@ impl Shard {
                 }
                 Ok(parsed) => self.unsubscribe_one(si, text, &parsed, waits, fx),
             };
-            self.pending_subs[ticket].codes.push(code.0);
+            self.pending_subs.slab[ticket].codes.push(code.0);
         }
-        self.pending_subs[ticket].open -= 1;
+        self.pending_subs.slab[ticket].open -= 1;
         self.finish_sub(ticket, fx);
     }
 
@@ -516,8 +588,14 @@ impl Shard {
         };
         let gone = SubRef::member(member);
         self.core.sessions[si].subs.remove(gone);
-        self.pending_subs[waits.index].open += 1;
-        self.leave(member, Some(waits), false, fx);
+        // UNSUBACK has no code for a full queue, and need not wait: from here on nothing is delivered
+        // by way of this membership, the home only learns of it later. [MQTT-3.10.4-2]
+        let home = self.core.memberships[member].home;
+        let waits = self.may_ask(waits, home).then_some(waits);
+        if let Some(waits) = waits {
+            self.pending_subs.ask(waits.index);
+        }
+        self.leave(member, waits, false, fx);
         ReasonCode::SUCCESS
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringmain_mqtt::{ConnectProps, PacketType, Version};
+use ringmain_mqtt::{ConnectProps, PacketType, Version, encode};
 use ringmain_shards::engine::config::{Redispatch, Strategy};
 
 use crate::support::*;
@@ -416,6 +416,117 @@ fn members_that_come_and_go_lose_nothing() {
             assert_eq!(seen.len(), 1_000, "{shards} {version:?}");
         }
     }
+}
+
+// S-84
+#[test]
+fn what_comes_back_to_a_group_keeps_its_order() {
+    for shards in SHARDS {
+        let mut n = Node::new(shards);
+        let b = n.resume(V5, "b");
+        n.sub(b, "$share/g/t", 1);
+        n.drop_conn(b);
+        let a = n.join(V5, "a");
+        n.sub(a, "$share/g/t", 1);
+        let p = n.join(V5, "p");
+        for i in 0..5 {
+            n.put(p, &publish("t", 1, &i.to_string()));
+        }
+        assert_eq!(n.recv_all(a).len(), 5);
+        n.drop_conn(a); // a clean session: it ends
+        n.put(p, &publish("t", 1, "later"));
+        let b = n.resume(V5, "b");
+        assert_eq!(texts(&n.msgs(b)), ["0", "1", "2", "3", "4", "later"], "{shards}");
+    }
+}
+
+// S-84
+#[test]
+fn what_comes_back_from_several_members_is_in_the_order_it_was_published() {
+    for shards in SHARDS {
+        let mut n = Node::with(shards, |cfg| cfg.shared.strategy = Strategy::RoundRobinPerGroup);
+        let b = n.resume(V5, "b");
+        n.sub(b, "$share/g/t", 1);
+        n.drop_conn(b);
+        let (a, c) = (n.join(V5, "a"), n.join(V5, "c"));
+        n.sub(a, "$share/g/t", 1);
+        n.sub(c, "$share/g/t", 1);
+        let p = n.join(V5, "p");
+        for i in 0..6 {
+            n.put(p, &publish("t", 1, &i.to_string()));
+            n.pass_ms(1);
+        }
+        assert_eq!((n.recv_all(a).len(), n.recv_all(c).len()), (3, 3));
+        n.drop_conn(c);
+        n.drop_conn(a);
+        let b = n.resume(V5, "b");
+        assert_eq!(n.gauges().group_queued, 0);
+        assert_eq!(texts(&n.msgs(b)), ["0", "1", "2", "3", "4", "5"], "{shards}");
+    }
+}
+
+/// Names of groups whose home is shard 1 of 2.
+fn groups_elsewhere(n: &Node, count: usize) -> Vec<String> {
+    let names = (0..).map(|i| format!("$share/g{i}/t")).filter(|name| n.home(name) == 1);
+    names.take(count).collect()
+}
+
+// S-55: a SUBACK waits for the homes of its groups, and there is an end to what waits.
+#[test]
+fn a_client_waits_for_so_many_groups_and_no_more() {
+    for version in [V311, V5] {
+        let refused = if version == V5 { 0x97 } else { 0x80 };
+        let mut n = Node::new(2);
+        let s = n.id_on(0, "s");
+        let s = n.join(version, &s);
+        let names = groups_elsewhere(&n, 1_030);
+        let filters: Vec<_> = names.iter().map(|f| (f.as_str(), sub_opts(1))).collect();
+        n.subscribe(s, &filters, None);
+        let codes = n.recv(s).codes();
+        assert_eq!(codes[..1_024], [1; 1_024], "{version:?}");
+        assert_eq!(codes[1_024..], [refused; 6], "{version:?}");
+        assert_eq!(n.counters().subscribe_waiting_exceeded, 6);
+        assert_eq!(n.gauges().shared_subscriptions, 1_024, "what was refused is not there");
+        n.subscribe(s, &filters[1_024..], None);
+        assert_eq!(n.recv(s).codes(), [1; 6], "the answers came: there is room again");
+        // An UNSUBSCRIBE is never refused, and final. [MQTT-3.10.4-2]
+        let mut bytes = Vec::new();
+        let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+        encode::unsubscribe(&mut bytes, version, pid(9), &texts);
+        n.send_raw(s, &bytes);
+        let codes = n.recv(s).codes();
+        assert!(codes.iter().all(|c| *c == 0), "{codes:?}");
+        assert_eq!(n.gauges().shared_subscriptions, 0);
+        let p = n.join(V5, "p");
+        n.put(p, &publish("t", 1, "x"));
+        n.quiet(s);
+    }
+}
+
+#[test]
+fn all_clients_of_a_shard_wait_for_so_many_groups_and_no_more() {
+    let mut n = Node::new(2);
+    let names = groups_elsewhere(&n, 1_024);
+    let filters: Vec<_> = names.iter().map(|f| (f.as_str(), sub_opts(1))).collect();
+    let mut bytes = Vec::new();
+    encode::subscribe(&mut bytes, V5, pid(1), None, &filters);
+    let all: Vec<C> = (0..65)
+        .map(|i| {
+            let id = n.id_on(0, &format!("s{i}."));
+            n.join(V5, &id)
+        })
+        .collect();
+    for s in &all {
+        n.write_ahead(n.clients[*s].wire, &bytes);
+    }
+    let p = n.join(V5, "p"); // and the mail of before is delivered
+    for s in &all[..64] {
+        assert_eq!(n.recv(*s).codes(), [1; 1_024]);
+    }
+    assert_eq!(n.recv(all[64]).codes(), [0x97; 1_024]);
+    assert_eq!(n.counters().subscribe_waiting_exceeded, 1_024);
+    assert_eq!(n.sub(all[64], &names[0], 1), 1, "the answers came: there is room again");
+    assert_eq!(n.put(p, &publish("t", 1, "x")), 0);
 }
 
 // S-30: a message too large for its member is done with, and its window is free again.

@@ -1,6 +1,6 @@
 //! Acknowledgements in both directions.
 
-use super::state::{Sent, Session};
+use super::state::{InUse, Sent, Session};
 use super::{Oracle, SessionId, Verdict, insist};
 use crate::world::NetId;
 
@@ -8,13 +8,20 @@ impl Oracle {
     pub(super) fn puback_out(&mut self, net: NetId, pid: u16, reason: u8) -> Verdict {
         let due = self.conn_mut(net).pubacks_due.pop_front();
         insist!(
-            due.is_some_and(|(p, _)| p == pid),
+            due.is_some_and(|(p, ..)| p == pid),
             "puback-order S-82",
             "connection #{net} got PUBACK {pid} where {due:?} was due [MQTT-4.6.0-2]"
         );
-        let Some((_, msg)) = due else { return Ok(()) };
-        if reason == 0x91 && self.conn(net).in_use.contains(&pid) {
-            self.refuse(msg);
+        let Some((_, msg, in_use)) = due else { return Ok(()) };
+        insist!(
+            in_use != InUse::Yes || reason == 0x91,
+            "id-in-use",
+            "connection #{net} got PUBACK {pid} with {reason:#04x}, and a QoS 2 publish has the id"
+        );
+        if reason == 0x91 && in_use != InUse::No {
+            if in_use == InUse::Maybe {
+                self.refuse(msg); // it was counted as published
+            }
             return Ok(());
         }
         self.accepted(net, msg, reason)

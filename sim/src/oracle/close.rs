@@ -81,7 +81,9 @@ impl Oracle {
             return;
         };
         let taken_over = self.connecting[device].iter().any(|(n, _)| *n != net);
+        let step = self.now.step;
         let s = &mut self.sessions[sid];
+        s.cut_step = step;
         if s.conn != Some(net) {
             return;
         }

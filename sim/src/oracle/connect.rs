@@ -1,8 +1,10 @@
 //! CONNECT and CONNACK: one live connection per client id, and the truth of Session Present.
 
+use std::collections::HashSet;
+
 use super::quiet::SMALL;
-use super::state::{ConnState, InFlight, Sent, Session};
-use super::{Oracle, SessionId, Verdict, insist};
+use super::state::{Bound, ConnState, GroupSend, InFlight, Sent, Session};
+use super::{MsgId, Oracle, SessionId, Verdict, insist};
 use crate::wire::{ConnAck, Connect};
 use crate::world::NetId;
 
@@ -141,17 +143,17 @@ impl Oracle {
         let s = &mut self.sessions[sid];
         // Its copies stay: what was written in this turn is seen after its end.
         s.replays_due.clear();
-        let open: Vec<_> = s.inflight.values().filter(|f| f.qos == 1).map(|f| f.msg).collect();
-        let lapse_step = s.lapse_step;
+        let open: HashSet<(MsgId, u64)> =
+            s.inflight.values().filter(|f| f.qos == 1).map(|f| (f.msg, f.order)).collect();
         let names: Vec<_> = s.subs.iter().filter(|s| s.shared).map(|s| s.text.clone()).collect();
+        // [S-63] What it did not acknowledge goes to another member: that copy, and no other one.
+        for ((_, msg), group) in &mut self.groups {
+            let open = |g: &GroupSend| g.to == sid && open.contains(&(*msg, g.order));
+            group.sent.retain(|g| g.bound != Bound::Yes || !open(g));
+            let sent = group.sent.iter_mut();
+            sent.filter(|g| g.bound == Bound::Maybe && open(g)).for_each(|g| g.doubtful = true);
+        }
         for name in names {
-            // [S-63] What it did not acknowledge goes to another member.
-            for msg in &open {
-                if let Some(group) = self.groups.get_mut(&(name.clone(), *msg)) {
-                    // Not what it got before it left: that membership is over already.
-                    group.sent.retain(|(to, _, step, _)| *to != sid || *step < lapse_step);
-                }
-            }
             self.group_left(sid, &name);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::matching::{match_groups, match_session, qos_fits};
 use super::publish::number;
-use super::state::{Copies, InFlight, Msg, REPLAY, Sent, Session};
+use super::state::{Bound, Copies, GroupSend, InFlight, Msg, REPLAY, Sent, Session, Sub};
 use super::{MsgId, Oracle, SessionId, Verdict, Violation, insist};
 use crate::topics;
 use crate::wire::Publish;
@@ -72,7 +72,11 @@ impl Oracle {
         let msg = &self.msgs[&id];
         let s = &mut self.sessions[sid];
         let mut m = match_session(s, msg.device, &msg.topic);
-        m.groups.extend(match_groups(&s.left, msg.device == s.device, &msg.topic));
+        // By way of a form that is over comes only what was read before that.
+        let before =
+            |sub: &&Sub| msg.ingress.iter().any(|at| sub.until.is_some_and(|u| at.step < u));
+        let left = s.left.iter().filter(before);
+        m.groups.extend(match_groups(left, msg.device == s.device, &msg.topic));
         m.groups.retain(|(part, _)| self.groups.contains_key(&(part.group.clone(), id)));
         if !m.groups.is_empty() {
             let copies = s.copies.entry(id).or_default();
@@ -278,7 +282,7 @@ impl Oracle {
         let s = &mut self.sessions[sid];
         s.replays_due.retain(|due| !(due.topic == msg.topic && due.any_of.contains(&id)));
         let copies = s.copies.entry(id).or_default();
-        copies.received.push(ways.clone());
+        copies.received.push((self.copies_sent, ways.clone()));
         let groups: Vec<_> = ways
             .iter()
             .filter(|w| (1..REPLAY).contains(*w))
@@ -366,14 +370,21 @@ impl Oracle {
             let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
             s.ended || s.doubtful || cleaned || now.ms >= s.expires_ms()
         };
+        let lapsing = sessions[sid].lapsing.contains(&name);
+        let bound = if lapsing { Bound::Maybe } else { Bound::Yes };
+        // [S-63] What went back, or may have, does not count: its member did not acknowledge it, and
+        // its session may be over.
+        let may_be_back = |g: &GroupSend| {
+            let open = || sessions[g.to].inflight.values().any(|f| f.order == g.order);
+            g.qos == 1 && g.bound != Bound::No && may_be_over(g.to) && open()
+        };
+        let order = if qos == 0 { 0 } else { sessions[sid].next_order };
+        let over = qos == 1 && sessions[sid].ended;
+        let copy = self.copies_sent;
+        let new = GroupSend { copy, to: sid, qos, order, bound, doubtful: over, sure };
         // What is written behind the end of its session, in the same turn, has gone back already.
-        let back = qos == 1 && may_be_over(sid);
-        if sure && !back {
-            let stands = |(to, qos, step, sure): &&(SessionId, u8, u64, bool)| {
-                let left = may_be_over(*to) || sessions[*to].lapse_step > *step;
-                *sure && (*qos != 1 || !left)
-            };
-            let standing = group.sent.iter().filter(stands).count();
+        if sure && !may_be_back(&new) {
+            let standing = group.sent.iter().filter(|g| g.sure && !may_be_back(g)).count();
             insist!(
                 standing < allowed,
                 "shared-once S-61",
@@ -381,7 +392,10 @@ impl Oracle {
                 group.sent
             );
         }
-        group.sent.push((sid, qos, now.step, sure));
+        let went_back = over && bound == Bound::Yes;
+        if !went_back {
+            group.sent.push(new);
+        }
         Ok(())
     }
 

@@ -72,12 +72,12 @@ pub(super) fn match_session(s: &Session, publisher: usize, topic: &str) -> Match
 }
 
 /// The memberships among `subs` that a message may come by.
-pub(super) fn match_groups(
-    subs: &[Sub],
+pub(super) fn match_groups<'a>(
+    subs: impl Iterator<Item = &'a Sub>,
     own: bool,
     topic: &str,
 ) -> impl Iterator<Item = (GroupPart, bool)> {
-    subs.iter().filter(|s| s.shared && topics::matches(&s.filter, topic)).filter_map(move |sub| {
+    subs.filter(move |s| s.shared && topics::matches(&s.filter, topic)).filter_map(move |sub| {
         let open: Vec<_> = sub.forms.iter().filter(|f| !(f.no_local && own)).collect();
         let (min, max) = (open.iter().map(|f| f.qos).min()?, open.iter().map(|f| f.qos).max()?);
         let mut rap = [false; 2];
@@ -173,7 +173,9 @@ impl Oracle {
             for (part, certain) in &m.groups {
                 let entry = groups.entry((part.group.clone(), id)).or_default();
                 entry.members.insert(sid);
-                entry.lossy |= lowest_qos(msg.qos, part.qos_mask) == 0;
+                if lowest_qos(msg.qos, part.qos_mask) == 0 {
+                    entry.lossy.insert(sid);
+                }
                 if !certain {
                     entry.unsure.insert(sid);
                 }

@@ -14,6 +14,7 @@ mod matching;
 mod publish;
 mod quiet;
 mod retained;
+mod shares;
 mod state;
 mod subscribe;
 mod wills;
@@ -240,6 +241,7 @@ impl Oracle {
             }
             Seen::TurnDone { shard, deadline_ms } => {
                 self.deadlines[*shard] = *deadline_ms;
+                self.forget_lapses(*shard);
                 self.forget_settled();
                 self.forget_hung_up();
                 self.check_early_wills(*shard)?;
@@ -371,6 +373,18 @@ impl Oracle {
                 break;
             }
             self.recent.pop_front();
+        }
+    }
+
+    /// The turn of a shard is over: what it writes now is of after all UNSUBSCRIBEs read.
+    fn forget_lapses(&mut self, shard: usize) {
+        let Self { current, sessions, conns, .. } = self;
+        for sid in current.iter().flatten() {
+            let s = &mut sessions[*sid];
+            let here = |net: NetId| conns.get(&net).is_none_or(|c| c.shard == shard);
+            if !s.lapsing.is_empty() && s.conn.is_none_or(here) {
+                s.lapsing.clear();
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! PUBLISH read by the broker.
 
 use super::matching::{lowest_qos, match_session};
-use super::state::{ConnState, Msg};
+use super::state::{ConnState, InUse, Msg};
 use super::{MsgId, Oracle, SessionId, Verdict};
 use crate::wire::Publish;
 use crate::world::NetId;
@@ -51,9 +51,10 @@ impl Oracle {
                 }
             }
             1 => {
-                self.conn_mut(net).pubacks_due.push_back((p.pid, id));
-                if self.id_in_use(net, sid, p.pid) {
-                    return Ok(());
+                let in_use = self.id_in_use(net, sid, p.pid);
+                self.conn_mut(net).pubacks_due.push_back((p.pid, id, in_use));
+                if in_use == InUse::Yes {
+                    return Ok(()); // nothing of it is done
                 }
             }
             _ => {}
@@ -101,7 +102,9 @@ impl Oracle {
             for (part, member) in &m.groups {
                 let group = self.groups.entry((part.group.clone(), id)).or_default();
                 group.members.insert(sid);
-                group.lossy |= lowest_qos(msg.qos, part.qos_mask) == 0;
+                if lowest_qos(msg.qos, part.qos_mask) == 0 {
+                    group.lossy.insert(sid);
+                }
                 if *member && certain && must {
                     group.must = true;
                 } else {

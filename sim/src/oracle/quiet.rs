@@ -120,22 +120,6 @@ impl Oracle {
         Ok(missing)
     }
 
-    /// [S-61] [S-67]
-    fn check_groups(&self) -> Verdict {
-        for ((name, id), group) in &self.groups {
-            let msg = &self.msgs[id];
-            if !group.must || group.lossy || msg.expiry_s.is_some() || msg.payload.len() > SMALL {
-                continue;
-            }
-            insist!(
-                !group.sent.is_empty() || self.rules.queue_bound,
-                "shared-lost S-67",
-                "nobody in {name} got message {id}: {group:?} {msg:?}"
-            );
-        }
-        Ok(())
-    }
-
     /// [S-15] [S-16] [S-18]
     fn check_wills(&self) -> Verdict {
         for will in &self.wills {

@@ -19,10 +19,22 @@ pub(crate) enum ConnState {
     Gone,
 }
 
+/// Whether a QoS 2 publish of a version 5 client has a packet id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InUse {
+    No,
+    /// A client that reads the CONNACKs of its own race in another order than they were written
+    /// believes in another session than the server; and what became of a publish under memory
+    /// pressure is not known before its answer.
+    Maybe,
+    Yes,
+}
+
 /// A SUBSCRIBE without SUBACK: its filters.
 #[derive(Debug)]
 pub(crate) struct SubRequest {
     pub(crate) pid: u16,
+    pub(crate) in_use: InUse,
     pub(crate) filters: Vec<(String, u8)>,
 }
 
@@ -30,6 +42,7 @@ pub(crate) struct SubRequest {
 #[derive(Debug)]
 pub(crate) struct UnsubRequest {
     pub(crate) pid: u16,
+    pub(crate) in_use: InUse,
     pub(crate) filters: Vec<(String, Option<u8>)>,
 }
 
@@ -51,15 +64,13 @@ pub(crate) struct Conn {
     pub(crate) disconnect_out: Option<u8>,
     pub(crate) ended: bool,
     pub(crate) pings_due: u32,
-    pub(crate) pubacks_due: VecDeque<(u16, MsgId)>,
+    pub(crate) pubacks_due: VecDeque<(u16, MsgId, InUse)>,
     pub(crate) pubrecs_due: VecDeque<(u16, MsgId, bool)>,
     pub(crate) pubcomps_due: Vec<(u16, Option<bool>)>,
     pub(crate) pubrels_due: VecDeque<u16>,
     pub(crate) subs_due: Vec<SubRequest>,
     pub(crate) unsubs_due: Vec<UnsubRequest>,
     pub(crate) aliases_in: HashMap<u16, String>,
-    /// Packet ids that were used while a QoS 2 publish had them.
-    pub(crate) in_use: HashSet<u16>,
     pub(crate) fresh_sent: bool,
     pub(crate) last_resent: Option<u64>,
     pub(crate) will: Option<usize>,
@@ -88,7 +99,6 @@ impl Conn {
             subs_due: Vec::new(),
             unsubs_due: Vec::new(),
             aliases_in: HashMap::new(),
-            in_use: HashSet::new(),
             fresh_sent: false,
             last_resent: None,
             will: None,
@@ -142,6 +152,8 @@ pub(crate) struct Sub {
     pub(crate) filter: String,
     pub(crate) forms: Vec<Form>,
     pub(crate) leaving: bool,
+    /// The step in which these forms were over for certain.
+    pub(crate) until: Option<u64>,
 }
 
 impl Sub {
@@ -201,15 +213,15 @@ pub(crate) struct Copies {
     /// Whether RETAIN may be forwarded as 0, as 1.
     pub(crate) rap: [bool; 2],
     pub(crate) groups: Vec<GroupPart>,
-    /// For each copy that came, the ways by which it may have: 0 = ordinary subscriptions, 1.. =
-    /// groups, [`REPLAY`].. = replays.
-    pub(crate) received: Vec<Vec<usize>>,
+    /// For each copy that came, its number and the ways by which it may have: 0 = ordinary
+    /// subscriptions, 1.. = groups, [`REPLAY`].. = replays.
+    pub(crate) received: Vec<(u64, Vec<usize>)>,
 }
 
 impl Copies {
     /// None came that may have come by way of ordinary subscriptions.
     pub(crate) fn none_plain(&self) -> bool {
-        !self.received.iter().any(|ways| ways.contains(&0))
+        !self.received.iter().any(|(_, ways)| ways.contains(&0))
     }
 
     /// Whether all copies that came, and one more, can have come by different ways, when each group
@@ -220,7 +232,8 @@ impl Copies {
             way if way <= self.groups.len() => each,
             _ => 1,
         };
-        let all: Vec<&[usize]> = self.received.iter().map(Vec::as_slice).chain([more]).collect();
+        let came = self.received.iter().map(|(_, ways)| ways.as_slice());
+        let all: Vec<&[usize]> = came.chain([more]).collect();
         fits(&all, &room)
     }
 }
@@ -274,8 +287,10 @@ pub(crate) struct Session {
     /// An administrator may have ended it.
     pub(crate) doubtful: bool,
     pub(crate) small: bool,
-    /// When it last left a group.
-    pub(crate) lapse_step: u64,
+    /// The step in which it last lost a connection.
+    pub(crate) cut_step: u64,
+    /// Groups that it left in the turn under way: what is written in that turn may be of before.
+    pub(crate) lapsing: Vec<String>,
     pub(crate) subs: Vec<Sub>,
     /// Forms of memberships that are over or replaced: what came by way of them may still wait.
     pub(crate) left: Vec<Sub>,
@@ -320,7 +335,8 @@ impl Session {
             ended: false,
             doubtful: false,
             small: false,
-            lapse_step: 0,
+            cut_step: 0,
+            lapsing: Vec::new(),
             subs: Vec::new(),
             left: Vec::new(),
             copies: BTreeMap::new(),
@@ -335,9 +351,9 @@ impl Session {
     }
 
     /// Remembers forms of a membership that are over.
-    pub(crate) fn leave(&mut self, gone: Sub) {
+    pub(crate) fn leave(&mut self, gone: Sub, step: u64) {
         if gone.shared && !gone.forms.is_empty() {
-            self.left.push(gone);
+            self.left.push(Sub { until: Some(step), ..gone });
         }
     }
 
@@ -378,17 +394,45 @@ impl Msg {
     }
 }
 
+/// Whether a copy goes back to its group when the session of its member ends with it
+/// unacknowledged. [S-63]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// It does.
+    Yes,
+    /// The member left, or joined again, in the turn that sent it.
+    Maybe,
+    /// The member left the group after it.
+    No,
+}
+
+/// A copy that was sent for the first time, and may have come by way of a group.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupSend {
+    /// Number of the copy, the same in all groups that it may have come by.
+    pub(crate) copy: u64,
+    pub(crate) to: SessionId,
+    pub(crate) qos: u8,
+    /// [`InFlight::order`] of this copy: a session may have several copies of one message.
+    pub(crate) order: u64,
+    pub(crate) bound: Bound,
+    /// Its session ended, and it may have gone back or not.
+    pub(crate) doubtful: bool,
+    /// It came by way of the group for certain.
+    pub(crate) sure: bool,
+}
+
 /// A message in a shared group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupMsg {
     /// Some member must get it.
     pub(crate) must: bool,
-    /// First sends: session, QoS, step, whether it came by way of the group for certain.
-    pub(crate) sent: Vec<(SessionId, u8, u64, bool)>,
+    /// First sends, without those that went back to the group.
+    pub(crate) sent: Vec<GroupSend>,
     /// Sessions that may have it.
     pub(crate) members: HashSet<SessionId>,
-    /// Some member may get it with QoS 0, which may be lost.
-    pub(crate) lossy: bool,
+    /// Sessions that may get it with QoS 0, which is lost with their connection.
+    pub(crate) lossy: HashSet<SessionId>,
     /// Those that need not be members when it comes.
     pub(crate) unsure: HashSet<SessionId>,
 }

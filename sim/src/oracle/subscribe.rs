@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE. [S-55]
 
-use super::state::{Form, Sub, SubRequest, UnsubRequest};
+use super::state::{Bound, Form, InUse, Sub, SubRequest, UnsubRequest};
 use super::{Oracle, SessionId, Verdict, insist};
 use crate::topics;
 use crate::wire::Filter;
@@ -16,8 +16,9 @@ impl Oracle {
     ) -> Verdict {
         let sid = self.session_of(net)?;
         let asked = filters.iter().map(|f| (f.text.clone(), f.qos)).collect();
-        self.conn_mut(net).subs_due.push(SubRequest { pid, filters: asked });
-        if self.id_in_use(net, sid, pid) {
+        let in_use = self.id_in_use(net, sid, pid);
+        self.conn_mut(net).subs_due.push(SubRequest { pid, in_use, filters: asked });
+        if in_use == InUse::Yes {
             return Ok(()); // nothing of it is done
         }
         let now = self.now;
@@ -44,7 +45,9 @@ impl Oracle {
             if !plain && f.qos == 0 {
                 // What comes back from others may come to this one, and be lost.
                 let of_group = self.groups.iter_mut().filter(|((name, _), _)| *name == f.text);
-                of_group.for_each(|(_, msg)| msg.lossy = true);
+                of_group.for_each(|(_, msg)| {
+                    msg.lossy.insert(sid);
+                });
             }
             let subs = &mut self.sessions[sid].subs;
             match at {
@@ -55,6 +58,7 @@ impl Oracle {
                     filter: filter.to_owned(),
                     forms: vec![form],
                     leaving: false,
+                    until: None,
                 }),
             }
             self.recheck(sid, filter);
@@ -62,19 +66,22 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether a QoS 2 publish of a version 5 client has a packet id, for certain. A client that
-    /// reads the CONNACKs of its own race in another order than they were written believes in
-    /// another session than the server, and may use it.
-    pub(super) fn id_in_use(&mut self, net: NetId, sid: SessionId, pid: u16) -> bool {
-        let in_use = self.conn(net).version() == 5 && self.sessions[sid].in_qos2.contains_key(&pid);
-        if in_use {
-            self.conn_mut(net).in_use.insert(pid);
+    pub(super) fn id_in_use(&self, net: NetId, sid: SessionId, pid: u16) -> InUse {
+        match self.sessions[sid].in_qos2.get(&pid) {
+            Some(sure) if self.conn(net).version() == 5 => {
+                if *sure {
+                    InUse::Yes
+                } else {
+                    InUse::Maybe
+                }
+            }
+            _ => InUse::No,
         }
-        in_use && self.sessions[sid].in_qos2[&pid]
     }
 
     pub(super) fn suback_out(&mut self, net: NetId, pid: u16, codes: &[u8]) -> Verdict {
         let sid = self.session_of(net)?;
+        let now = self.now;
         let conn = self.conn_mut(net);
         let at = conn.subs_due.iter().position(|r| r.pid == pid);
         insist!(at.is_some(), "suback", "connection #{net} got SUBACK {pid} without SUBSCRIBE");
@@ -87,10 +94,11 @@ impl Oracle {
             request.filters.len()
         );
         for ((text, qos), code) in request.filters.iter().zip(codes) {
-            let in_use = *code == 0x91 && self.conn(net).in_use.contains(&pid);
+            let in_use = *code == 0x91 && request.in_use != InUse::No;
             let refusable = self.rules.pressure && *code >= 0x80 || in_use;
+            let done = request.in_use != InUse::Yes;
             insist!(
-                code == qos || refusable,
+                code == qos && done || refusable,
                 "granted-qos",
                 "connection #{net} asked QoS {qos} for {text} and was told {code:#04x}"
             );
@@ -121,7 +129,7 @@ impl Oracle {
                 let form = subs[i].forms[0].clone();
                 let filter = subs[i].filter.clone();
                 let leaving = subs[i].leaving;
-                self.sessions[sid].leave(earlier);
+                self.sessions[sid].leave(earlier, now.step);
                 if !leaving {
                     self.require_replay(sid, &filter, text, &form);
                 }
@@ -132,11 +140,14 @@ impl Oracle {
 
     pub(super) fn unsubscribe_in(&mut self, net: NetId, pid: u16, filters: &[String]) -> Verdict {
         let sid = self.session_of(net)?;
-        if self.id_in_use(net, sid, pid) {
+        let in_use = self.id_in_use(net, sid, pid);
+        if in_use == InUse::Yes {
             let expected = filters.iter().map(|text| (text.clone(), Some(0x91))).collect();
-            self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, filters: expected });
+            self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, in_use, filters: expected });
             return Ok(());
         }
+        // The answer may be 0x91, and nothing of it done.
+        let doubtful = in_use == InUse::Maybe;
         let mut expected = Vec::new();
         for text in filters {
             let subs = &mut self.sessions[sid].subs;
@@ -150,14 +161,19 @@ impl Oracle {
             for i in same {
                 subs[i].leaving = true;
             }
+            // What it got so far stays with it whatever becomes of its session.
+            for (_, group) in self.groups.iter_mut().filter(|((name, _), _)| name == text) {
+                let mine = group.sent.iter_mut().filter(|g| g.to == sid);
+                mine.for_each(|g| g.bound = if doubtful { Bound::Maybe } else { Bound::No });
+            }
             let s = &mut self.sessions[sid];
-            s.lapse_step = self.now.step;
+            s.lapsing.push(text.clone());
             s.replays_due.retain(|due| due.text != *text);
             let (_, filter) = topics::split_share(text);
             self.recheck(sid, filter);
             self.group_left(sid, text);
         }
-        self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, filters: expected });
+        self.conn_mut(net).unsubs_due.push(UnsubRequest { pid, in_use, filters: expected });
         Ok(())
     }
 
@@ -174,6 +190,17 @@ impl Oracle {
             "UNSUBACK {pid} to #{net} has {} codes",
             codes.len()
         );
+        if request.in_use == InUse::Maybe && !codes.is_empty() && codes.iter().all(|c| *c == 0x91) {
+            // Nothing of it was done.
+            let Self { sessions, conns, .. } = self;
+            let others = &conns[&net].unsubs_due;
+            for (text, _) in &request.filters {
+                let again = others.iter().any(|o| o.filters.iter().any(|(other, _)| other == text));
+                let same = sessions[sid].subs.iter_mut().filter(|s| s.text == *text);
+                same.for_each(|s| s.leaving &= again);
+            }
+            return Ok(());
+        }
         for (i, (text, expected)) in request.filters.iter().enumerate() {
             let code = codes.get(i).copied();
             insist!(
@@ -185,10 +212,11 @@ impl Oracle {
             if *expected == Some(0x91) {
                 continue;
             }
+            let step = self.now.step;
             let s = &mut self.sessions[sid];
             if let Some(i) = s.subs.iter().position(|s| s.text == *text && s.leaving) {
                 let gone = s.subs.remove(i);
-                s.leave(gone);
+                s.leave(gone, step);
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::*;
 use crate::wire::{ConnAck, Connect, Filter, Publish};
 
-/// Two devices with a session each: 0 subscribes, 1 publishes.
+/// Two devices with a session each: 0 subscribes, 1 publishes. There is room for a third.
 struct Bench {
     oracle: Oracle,
     step: u64,
@@ -11,7 +11,7 @@ struct Bench {
 }
 
 const RULES: Rules = Rules {
-    devices: 2,
+    devices: 3,
     shards: 1,
     pressure: false,
     queue_bound: false,
@@ -81,10 +81,36 @@ impl Bench {
     }
 
     fn subscribe(&mut self, qos: u8) {
-        let filter = Filter { text: "t".into(), qos, no_local: false, rap: false, rh: 0 };
+        self.subscribe_to(0, "t", qos);
+    }
+
+    fn subscribe_to(&mut self, net: NetId, text: &str, qos: u8) {
+        let filter = Filter { text: text.into(), qos, no_local: false, rap: false, rh: 0 };
         let subscribe = ToServer::Subscribe { pid: 1, sub_id: None, filters: vec![filter] };
-        self.fed(0, subscribe).expect("read");
-        self.wrote(0, ToClient::SubAck { pid: 1, codes: vec![qos] }).expect("granted");
+        self.fed(net, subscribe).expect("read");
+        self.wrote(net, ToClient::SubAck { pid: 1, codes: vec![qos] }).expect("granted");
+    }
+
+    /// Devices 0 and 2 are members of `$share/a/t` with QoS 2 and of `$share/b/t` with QoS 1;
+    /// message 1 went to device 0 by way of both, as packets 7 and 8.
+    fn in_two_groups() -> Self {
+        let mut b = Self::new();
+        b.open(2, 2, true, false).expect("accepted");
+        for net in [0, 2] {
+            b.subscribe_to(net, "$share/a/t", 2);
+            b.subscribe_to(net, "$share/b/t", 1);
+        }
+        b.publish(message(1, 2, 1));
+        b.wrote(1, ToClient::PubRec { pid: 1, reason: 0 }).expect("due");
+        b.deliver(0, message(1, 2, 7)).expect("a member of the first");
+        b.deliver(0, message(1, 1, 8)).expect("a member of the second");
+        b
+    }
+
+    /// Device 0 starts anew: its session is over.
+    fn starts_anew(&mut self) {
+        self.gone(0);
+        self.open(3, 0, true, false).expect("accepted");
     }
 
     fn publish(&mut self, p: Publish) {
@@ -344,4 +370,37 @@ fn retained_message_must_be_replayed() {
     b.subscribe(1);
     b.deliver(0, Publish { retain: true, ..message(1, 0, 0) }).expect("the replay");
     b.quiet().expect("complete");
+}
+
+#[test]
+fn only_the_copy_that_was_not_acknowledged_goes_back_to_its_group() {
+    // [S-63] [S-64] [S-67]
+    let mut b = Bench::in_two_groups();
+    b.starts_anew();
+    // The QoS 2 copy was begun with device 0; the other one is due to device 2.
+    assert_eq!(rule(b.quiet()), "shared-lost S-67");
+    let mut b = Bench::in_two_groups();
+    b.starts_anew();
+    b.deliver(2, message(1, 1, 9)).expect("it went back");
+    b.fed(2, ToServer::PubAck { pid: 9, reason: 0 }).expect("known");
+    b.quiet().expect("the first group is done, and the second");
+}
+
+#[test]
+fn what_was_acknowledged_does_not_go_to_another_member() {
+    // [S-61] [S-63]
+    let mut b = Bench::in_two_groups();
+    b.fed(0, ToServer::PubAck { pid: 8, reason: 0 }).expect("known");
+    b.starts_anew();
+    assert_eq!(rule(b.deliver(2, message(1, 1, 9))), "shared-once S-61");
+}
+
+#[test]
+fn what_a_member_got_before_it_left_stays_with_it() {
+    // [S-61]
+    let mut b = Bench::in_two_groups();
+    let filters = vec!["$share/b/t".to_owned()];
+    b.fed(0, ToServer::Unsubscribe { pid: 2, filters }).expect("read");
+    b.starts_anew();
+    assert_eq!(rule(b.deliver(2, message(1, 1, 9))), "shared-once S-61");
 }

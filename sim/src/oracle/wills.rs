@@ -1,6 +1,6 @@
 //! Wills. [S-15] to [S-18]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::matching::qos_fits;
 use super::state::Msg;
@@ -122,9 +122,11 @@ impl Oracle {
         let count = *count;
         let msg = &self.msgs[&id];
         let s = &self.sessions[sid];
-        let subs = s.subs.iter().filter(|sub| topics::matches(&sub.filter, &msg.topic));
-        let left = s.left.iter().filter(|sub| topics::matches(&sub.filter, &msg.topic));
-        let more = (subs.filter(|s| s.shared).count() + left.count()) as u32;
+        // Ordinary subscriptions bring it once, and each group does, whatever forms its membership
+        // had.
+        let shared = s.subs.iter().chain(&s.left).filter(|sub| sub.shared);
+        let matching = shared.filter(|sub| topics::matches(&sub.filter, &msg.topic));
+        let more = matching.map(|sub| &sub.text).collect::<HashSet<_>>().len() as u32;
         let watches = self.watchers.contains(&s.device);
         let mask = s.subs.iter().flat_map(|s| &s.forms).fold(0, |mask, f| mask | 1 << f.qos);
         insist!(

@@ -2,8 +2,8 @@
 
 use super::super::message::Message;
 use crate::engine::route::shape::LevelHasher;
+use crate::engine::subs::table::IdTable;
 use crate::engine::subs::text::{TextRef, TextStore};
-use hashbrown::HashTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) struct Tree {
     names: TextStore,
     chunks: Vec<Vec<Node>>,
     free: u32,
-    index: HashTable<u32>,
+    index: IdTable,
     /// `parent << 32 | child`, without first levels that begin with `$`.
     order: BTreeSet<u64>,
 }
@@ -45,7 +45,7 @@ impl Tree {
             names: TextStore::new(),
             chunks: Vec::new(),
             free: NONE,
-            index: HashTable::new(),
+            index: IdTable::default(),
             order: BTreeSet::new(),
         };
         let name = tree.names.insert(b"");
@@ -64,7 +64,7 @@ impl Tree {
     pub(super) fn bytes(&self) -> usize {
         self.names.bytes()
             + self.chunks.len() * CHUNK * size_of::<Node>()
-            + self.index.allocation_size()
+            + self.index.bytes()
             // A B-tree's nodes of 11 are two thirds full, beside 24 bytes of their own.
             + self.order.len() * 14
     }
@@ -81,12 +81,10 @@ impl Tree {
 
     pub(super) fn child(&self, parent: u32, name: &[u8]) -> Option<u32> {
         let hash = self.hash(parent, name);
-        self.index
-            .find(spread(hash), |id| {
-                let n = self.node(*id);
-                n.hash == hash && n.parent == parent && self.names.get(n.name) == name
-            })
-            .copied()
+        self.index.find(hash, |id| {
+            let n = self.node(id);
+            n.hash == hash && n.parent == parent && self.names.get(n.name) == name
+        })
     }
 
     /// The parent's child with the least number above `after`, other than first levels that begin
@@ -109,9 +107,8 @@ impl Tree {
                 return;
             }
             let (parent, hash, name) = (n.parent, n.hash, n.name);
-            if let Ok(e) = self.index.find_entry(spread(hash), |i| *i == id) {
-                e.remove();
-            }
+            let chunks = &self.chunks;
+            self.index.remove(hash, id, |id| hash_of(chunks, id));
             self.order.remove(&(u64::from(parent) << 32 | u64::from(id)));
             self.names.remove(name);
             let free = std::mem::replace(&mut self.free, id);
@@ -119,11 +116,6 @@ impl Tree {
             (n.parent, n.children) = (NONE, free);
             self.node_mut(parent).children -= 1;
             id = parent;
-        }
-        if self.index.capacity() > 64 && self.index.capacity() / 8 > self.index.len() {
-            let chunks = &self.chunks;
-            let of = |id: &u32| spread(chunks[*id as usize / CHUNK][*id as usize % CHUNK].hash);
-            self.index.shrink_to(self.index.len() * 2, of);
         }
     }
 
@@ -133,8 +125,7 @@ impl Tree {
         let id = self.allocate(Node { parent, hash, name, children: 0, message: None });
         self.node_mut(parent).children += 1;
         let chunks = &self.chunks;
-        let of = |id: &u32| spread(chunks[*id as usize / CHUNK][*id as usize % CHUNK].hash);
-        self.index.insert_unique(spread(hash), id, of);
+        self.index.insert(hash, id, |id| hash_of(chunks, id));
         if parent != ROOT || !self.is_dollar(id) {
             self.order.insert(u64::from(parent) << 32 | u64::from(id));
         }
@@ -162,6 +153,6 @@ impl Tree {
     }
 }
 
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+fn hash_of(chunks: &[Vec<Node>], id: u32) -> u32 {
+    chunks[id as usize / CHUNK][id as usize % CHUNK].hash
 }

@@ -1,18 +1,21 @@
 //! The growing hash table under the route table: fingerprint → set of shards.
 //!
-//! Level n has `base << n` buckets, in chunks that are allocated when first written and never move:
-//! growing is one more on `level`. Then each shard, in small steps of its own, moves *its own
-//! bits* to the places that the new level gives them: first set at the new place, then cleared at
-//! the old. A key names the level that its place belongs to, so the two are never mixed up.
+//! Levels have `base`, 3/2 `base`, 2 `base`, 3 `base`, 4 `base` ... buckets, in chunks that are
+//! allocated when first written and never move: growing is one more on `level`. Then each shard, in
+//! small steps of its own, moves *its own bits* to the places that the new level gives them: first
+//! set at the new place, then cleared at the old. A key names the level that its place belongs to,
+//! so the two are never mixed up.
 //!
 //! Readers look at the places of all levels from the one that the last shard is still at, `settled`,
 //! up to `level`, lower ones first, so that a bit on the move is seen at one place at least; and
 //! once more if `level` changed meanwhile.
 
 use super::RouteTableFull;
-use super::slots::{Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket};
+use super::slots::{
+    Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket, tags_may_have, tags_passed,
+};
 use super::sync::{
-    AtomicI64, AtomicU32,
+    AtomicI64, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use crate::engine::ids::ShardSet;
@@ -24,13 +27,23 @@ const PATH_MAX: usize = 16;
 
 /// Buckets of its part that a shard goes through in each insert or remove while the table grows:
 /// enough to be done long before the next growth.
-pub(super) const SCAN_PER_CHANGE: usize = 64;
+pub(super) const SCAN_PER_CHANGE: usize = 128;
 
 /// log2 of the buckets allocated at once: 128 KiB with up to 64 shards, some 10 µs of zeroing.
 #[cfg(not(ringmain_loom))]
 const CHUNK_BITS: u32 = 11;
 #[cfg(ringmain_loom)]
 const CHUNK_BITS: u32 = 0;
+
+/// Tag words in a line.
+const TAGS: usize = 8;
+
+/// Percent of the slots in use beyond which the table grows; and while shards are still moving their
+/// bits, when those on the move count twice.
+#[cfg(not(ringmain_loom))]
+const LOAD: (i64, i64) = (75, 90);
+#[cfg(ringmain_loom)]
+const LOAD: (i64, i64) = (60, 80);
 
 /// The level of a shard without a writer.
 const ABSENT: u32 = u32::MAX;
@@ -45,6 +58,8 @@ pub(super) struct Grid {
     words: usize,
     base_bits: u32,
     level_max: u32,
+    /// Lines of tag words at the start of a chunk: 0 if buckets have none.
+    tag_lines: usize,
     chunks: Box<[OnceLock<Box<[Line]>>]>,
     level: AtomicU32,
     settled: AtomicU32,
@@ -58,7 +73,7 @@ pub(super) struct Grid {
 pub(super) struct GridWriter {
     shard: usize,
     bit: Bit,
-    /// All bits of this shard are at this level, or during a scan at `target`.
+    /// All bits of this shard are at this level, or during a scan between it and `target`.
     level: u32,
     scan: Option<Scan>,
     /// Bits set.
@@ -68,16 +83,19 @@ pub(super) struct GridWriter {
 #[derive(Debug)]
 struct Scan {
     target: u32,
-    next: usize,
-    end: usize,
+    /// Buckets still to go through. From the last one down: what is moved goes up, to where room was
+    /// made before; the other way it would crowd what has not been moved yet.
+    left: usize,
 }
 
 impl Grid {
-    /// `base_bits`: log2 of the buckets at the start. `level_max` doublings at most.
-    pub(super) fn new(shards: usize, base_bits: u32, level_max: u32) -> Self {
-        assert!(level_max <= LEVEL_MAX && base_bits >= CHUNK_BITS && base_bits + level_max <= 30);
-        let chunks = 1usize << (base_bits + level_max - CHUNK_BITS);
+    /// `base_bits`: log2 of the buckets at the start. Two levels are a doubling. `tagged`: whether
+    /// most lookups are expected to find nothing.
+    pub(super) fn new(shards: usize, base_bits: u32, level_max: u32, tagged: bool) -> Self {
+        assert!(level_max <= LEVEL_MAX && base_bits >= CHUNK_BITS);
+        let chunks = buckets(base_bits, level_max).div_ceil(1 << CHUNK_BITS);
         Self {
+            tag_lines: if tagged { (1usize << CHUNK_BITS).div_ceil(TAGS) } else { 0 },
             words: shards.div_ceil(64),
             base_bits,
             level_max,
@@ -127,38 +145,48 @@ impl Grid {
         }
     }
 
-    /// The first place of a fingerprint, and its first word, loaded so that misses overlap.
+    /// Loads a word of the first place of a fingerprint, so that its miss overlaps with what is done
+    /// before [`collect`](Self::collect).
     #[inline]
-    pub(super) fn first(&self, level: u32, fp: u64) -> (Option<Bucket<'_>>, u64) {
-        let bucket = self.bucket(place(self.base_bits + level, fp, 0));
-        (bucket, bucket.map_or(0, |b| b.touch()))
-    }
-
-    /// As [`collect`](Self::collect) at one level, where `first` was looked up before.
-    #[inline]
-    pub(super) fn collect_from(
-        &self,
-        first: Option<Bucket<'_>>,
-        level: u32,
-        fp: u64,
-        out: &mut ShardSet,
-    ) {
-        if first.is_some_and(|b| b.collect(fp, out)) {
-            self.collect_path(1, level, fp, out);
-        }
+    pub(super) fn touch(&self, fp: u64) {
+        let level = self.level.load(Acquire);
+        let bucket = self.bucket(self.place(level, fp, 0));
+        std::hint::black_box(bucket.map_or(0, |b| b.touch()));
     }
 
     /// Adds the shards that have `fp` at one of these levels.
     #[inline]
     pub(super) fn collect(&self, from: u32, to: u32, fp: u64, out: &mut ShardSet) {
         for level in from..=to {
-            self.collect_path(0, level, fp, out);
+            if self.tag_lines == 0 {
+                self.collect_path(level, fp, out);
+            } else {
+                self.collect_tagged(level, fp, out);
+            }
         }
     }
 
-    fn collect_path(&self, from_step: usize, level: u32, fp: u64, out: &mut ShardSet) {
-        for step in from_step..PATH_MAX {
-            let bucket = self.bucket(place(self.base_bits + level, fp, step));
+    /// Goes along the path by the tag words, and to buckets only where one has the fingerprint's tag.
+    #[inline]
+    fn collect_tagged(&self, level: u32, fp: u64, out: &mut ShardSet) {
+        for step in 0..PATH_MAX {
+            let index = self.place(level, fp, step);
+            let chunk = self.chunks.get(index >> CHUNK_BITS).and_then(OnceLock::get);
+            let Some(chunk) = chunk else { return };
+            let tags = tag_word(chunk, index).load(Acquire);
+            if tags_may_have(tags, fp) {
+                self.in_chunk(chunk, index).collect(fp, out);
+            }
+            if !tags_passed(tags) {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn collect_path(&self, level: u32, fp: u64, out: &mut ShardSet) {
+        for step in 0..PATH_MAX {
+            let bucket = self.bucket(self.place(level, fp, step));
             if !bucket.is_some_and(|b| b.collect(fp, out)) {
                 return;
             }
@@ -174,7 +202,8 @@ impl Grid {
 
     fn bucket_to_write(&self, index: usize) -> Bucket<'_> {
         let chunk = self.chunks[index >> CHUNK_BITS].get_or_init(|| {
-            (0..lines_per_bucket(self.words) << CHUNK_BITS).map(|_| Line::new()).collect()
+            let lines = self.tag_lines + (lines_per_bucket(self.words) << CHUNK_BITS);
+            (0..lines).map(|_| Line::new()).collect()
         });
         self.in_chunk(chunk, index)
     }
@@ -182,19 +211,33 @@ impl Grid {
     #[inline]
     fn in_chunk<'a>(&self, chunk: &'a [Line], index: usize) -> Bucket<'a> {
         let per = lines_per_bucket(self.words);
-        let at = (index & ((1 << CHUNK_BITS) - 1)) * per;
-        Bucket { lines: &chunk[at..at + per], words: self.words }
+        let at = self.tag_lines + (index & ((1 << CHUNK_BITS) - 1)) * per;
+        let tags = (self.tag_lines > 0).then(|| tag_word(chunk, index));
+        Bucket { lines: &chunk[at..at + per], words: self.words, tags }
     }
 
+    #[inline]
     fn buckets(&self, level: u32) -> usize {
-        1 << (self.base_bits + level)
+        buckets(self.base_bits, level)
     }
 
-    /// Whether to grow: beyond a load of 0.6, or 0.8 while shards are still moving their bits, when
-    /// those on the move count twice.
+    /// The bucket at a step of a fingerprint's path: two neighbours at a time, because the second line
+    /// of a pair costs little after the first.
+    #[inline]
+    fn place(&self, level: u32, fp: u64, step: usize) -> usize {
+        let buckets = self.buckets(level);
+        let first = (((fp & u64::from(u32::MAX)) * buckets as u64) >> 32) as usize;
+        if step == 0 {
+            return first;
+        }
+        let stride = ((fp >> (FP_BITS - 16)) as usize) | 1;
+        (((first + stride * (step / 2)) % buckets) ^ (step & 1)) % buckets
+    }
+
+    /// Whether to grow.
     fn is_loaded(&self, level: u32) -> bool {
         let slots = (self.buckets(level) * SLOTS) as i64;
-        let percent = if self.settled.load(Relaxed) == level { 60 } else { 80 };
+        let percent = if self.settled.load(Relaxed) == level { LOAD.0 } else { LOAD.1 };
         self.live.load(Relaxed) * 100 > slots * percent
     }
 
@@ -220,11 +263,20 @@ impl Grid {
     }
 }
 
-/// The bucket at a step of a fingerprint's path in a table of `1 << bits` buckets.
+/// Buckets of a level.
 #[inline]
-fn place(bits: u32, fp: u64, step: usize) -> usize {
-    let stride = fp >> (FP_BITS - 16) | 1;
-    (fp.wrapping_add(stride.wrapping_mul(step as u64)) & ((1 << bits) - 1)) as usize
+fn buckets(base_bits: u32, level: u32) -> usize {
+    if cfg!(ringmain_loom) {
+        return 1 << (base_bits + level);
+    }
+    let whole = 1 << (base_bits + level / 2);
+    whole + (level as usize & 1) * (whole / 2)
+}
+
+#[inline]
+fn tag_word(chunk: &[Line], index: usize) -> &AtomicU64 {
+    let at = index & ((1 << CHUNK_BITS) - 1);
+    &chunk[at / TAGS].0[at % TAGS]
 }
 
 impl GridWriter {
@@ -244,7 +296,12 @@ impl GridWriter {
             if grid.level.load(Acquire) == level && !grid.grow(level) {
                 return Err(RouteTableFull);
             }
-            self.maintain(grid, usize::MAX);
+            // A call ends a scan under way, or sets it a new target; another one starts the next.
+            for _ in 0..3 {
+                if self.write_level() == level {
+                    self.maintain(grid, usize::MAX);
+                }
+            }
             if self.write_level() == level {
                 return Err(RouteTableFull);
             }
@@ -254,16 +311,14 @@ impl GridWriter {
     /// Clears this shard's bit for `fp`; false if it was not set.
     pub(super) fn remove(&mut self, grid: &Grid, fp: u64) -> bool {
         self.maintain(grid, SCAN_PER_CHANGE);
-        let levels = [Some(self.level), self.scan.as_ref().map(|s| s.target)];
-        let found = levels.into_iter().flatten().any(|level| self.clear(grid, level, fp));
+        let found = self.levels().any(|level| self.clear(grid, level, fp));
         self.bits -= usize::from(found);
         found
     }
 
     /// Whether this shard's bit for `fp` is set.
     pub(super) fn has(&self, grid: &Grid, fp: u64) -> bool {
-        let levels = [Some(self.level), self.scan.as_ref().map(|s| s.target)];
-        levels.into_iter().flatten().any(|level| self.find(grid, level, fp).is_some())
+        self.levels().any(|level| self.find(grid, level, fp).is_some())
     }
 
     /// Goes through up to `budget` buckets of a growth; whether more is left.
@@ -277,40 +332,52 @@ impl GridWriter {
 
     #[cold]
     fn scan_some(&mut self, grid: &Grid, budget: usize) -> bool {
-        let (level, bits) = (self.level, self.bits);
-        let scan = self.scan.get_or_insert_with(|| {
-            let target = grid.level.load(Acquire);
-            Scan { target, next: 0, end: if bits == 0 { 0 } else { grid.buckets(level) } }
-        });
-        let (target, from) = (scan.target, scan.next);
-        let to = scan.end.min(from.saturating_add(budget));
-        for index in from..to {
-            let Some(bucket) = grid.bucket(index) else { continue };
-            for slot in 0..SLOTS {
-                if let Some(key) = bucket.key_at(slot)
-                    && key.level() == level
-                    && bucket.has(slot, self.bit)
-                {
-                    if !self.set(grid, target, key.fp()) {
-                        // No room at the target: leave it, and try again in the next call.
-                        return self.scan_at(grid, index);
-                    }
-                    bucket.clear_bit(slot, self.bit, &grid.live);
-                    self.return_from(grid, level, key.fp(), index);
+        let mut scan = match self.scan.take() {
+            Some(scan) => scan,
+            None => self.scan_to(grid, grid.level.load(Acquire)),
+        };
+        let to = scan.left.saturating_sub(budget);
+        while scan.left > to {
+            if !self.move_bits(grid, scan.left - 1, scan.target) {
+                // No room there: perhaps because other shards' bits are still at the levels below.
+                // What this shard has moved, it moves once more.
+                let level = grid.level.load(Acquire);
+                if level == scan.target {
+                    grid.grow(level);
                 }
+                let level = grid.level.load(Acquire);
+                self.scan =
+                    Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
+                return true;
             }
+            scan.left -= 1;
         }
-        if to == self.scan.as_ref().map_or(0, |s| s.end) {
-            self.scan = None;
-            self.settle(grid, target);
+        if scan.left == 0 {
+            self.settle(grid, scan.target);
             return grid.level.load(Acquire) != self.level;
         }
-        self.scan_at(grid, to)
+        self.scan = Some(scan);
+        true
     }
 
-    fn scan_at(&mut self, _grid: &Grid, index: usize) -> bool {
-        if let Some(scan) = &mut self.scan {
-            scan.next = index;
+    fn scan_to(&self, grid: &Grid, target: u32) -> Scan {
+        Scan { target, left: if self.bits == 0 { 0 } else { grid.buckets(target - 1) } }
+    }
+
+    /// Moves this shard's bits in one bucket up to level `target`; false if there is no room.
+    fn move_bits(&self, grid: &Grid, index: usize, target: u32) -> bool {
+        let Some(bucket) = grid.bucket(index) else { return true };
+        for slot in 0..SLOTS {
+            if let Some(key) = bucket.key_at(slot)
+                && (self.level..target).contains(&key.level())
+                && bucket.has(slot, self.bit)
+            {
+                if !self.set(grid, target, key.fp()) {
+                    return false;
+                }
+                bucket.clear_bit(slot, self.bit, &grid.live);
+                self.return_from(grid, key.level(), key.fp(), index);
+            }
         }
         true
     }
@@ -322,13 +389,18 @@ impl GridWriter {
         grid.publish_settled();
     }
 
+    /// Where this shard's bits can be.
+    fn levels(&self) -> impl Iterator<Item = u32> + use<> {
+        self.level..=self.write_level()
+    }
+
     fn write_level(&self) -> u32 {
         self.scan.as_ref().map_or(self.level, |s| s.target)
     }
 
     fn set(&self, grid: &Grid, level: u32, fp: u64) -> bool {
         for step in 0..PATH_MAX {
-            let bucket = grid.bucket_to_write(place(grid.base_bits + level, fp, step));
+            let bucket = grid.bucket_to_write(grid.place(level, fp, step));
             if bucket.insert(Key::new(fp, level), self.bit, &grid.live) {
                 return true;
             }
@@ -343,7 +415,7 @@ impl GridWriter {
     fn find<'a>(&self, grid: &'a Grid, level: u32, fp: u64) -> Option<(usize, Bucket<'a>)> {
         let key = Key::new(fp, level);
         for step in 0..PATH_MAX {
-            let bucket = grid.bucket(place(grid.base_bits + level, fp, step))?;
+            let bucket = grid.bucket(grid.place(level, fp, step))?;
             if (0..SLOTS).any(|s| bucket.key_at(s) == Some(key) && bucket.has(s, self.bit)) {
                 return Some((step, bucket));
             }
@@ -363,13 +435,13 @@ impl GridWriter {
 
     /// The bit for `fp` is no longer in bucket `index`: so it is no longer counted before it.
     fn return_from(&self, grid: &Grid, level: u32, fp: u64, index: usize) {
-        let path = (0..PATH_MAX).map(|s| place(grid.base_bits + level, fp, s));
+        let path = (0..PATH_MAX).map(|s| grid.place(level, fp, s));
         self.undisplace(grid, level, fp, path.take_while(|p| *p != index).count());
     }
 
     fn undisplace(&self, grid: &Grid, level: u32, fp: u64, steps: usize) {
         for step in 0..steps {
-            if let Some(bucket) = grid.bucket(place(grid.base_bits + level, fp, step)) {
+            if let Some(bucket) = grid.bucket(grid.place(level, fp, step)) {
                 bucket.displace(false);
             }
         }

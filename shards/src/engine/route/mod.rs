@@ -4,8 +4,12 @@
 //! keeps no filters, only 44-bit fingerprints of them, each with a set of shards:
 //!
 //! ```text
-//!  topic ─hash levels─▶ Registry: shapes in use ─one hash each─▶ Grid: fingerprint → shards ─▶ union
+//!  topic ─hash levels─┬───────────────── the topic itself ────▶ Grid `exact`: fingerprint ─┐
+//!                     └▶ Registry: shapes in use ─one hash each─▶ Grid `wild`: → shards ─┴▶ union
 //! ```
+//!
+//! Most topics have at most an exact filter: so the exact grid is read where the line is, and the wild
+//! one, smaller, has tags that most of its probes end at.
 //!
 //! Filters of shapes beyond the registry's room, or deeper than a shape can say, are found by one
 //! literal level of theirs, the *anchor*: a coarser hint. Without any literal, by all topics.
@@ -28,18 +32,23 @@ use registry::{Registry, SHAPES_MAX};
 use shape::{HashedFilter, HashedTopic, LEVELS_FAST, LEVELS_MAX, LevelHasher, Shape};
 use std::sync::Arc;
 
-/// log2 of the buckets at the start, and the most doublings: 2^25 buckets, 80 million routes.
+/// log2 of the buckets at the start, and the most levels, two a doubling: 2^25 buckets, 100 million
+/// routes without wildcards; 2^23 buckets, 25 million routes with them.
 const BASE_BITS: u32 = 11;
-const LEVEL_MAX: u32 = 14;
+const LEVEL_MAX: u32 = 28;
+const WILD_LEVELS_LESS: u32 = 4;
 
-/// Probes in flight at once: what a core's line fill buffers hold.
-const BATCH: usize = 16;
+/// Tells fingerprints of the one grid from those of the other.
+const WILD: u64 = 1 << 63;
 
 /// Shared by all shards of a node, in an `Arc`. Lives on: all shards.
 #[derive(Debug)]
 pub struct RouteTable {
     hasher: LevelHasher,
-    grid: Grid,
+    /// Filters without wildcards.
+    exact: Grid,
+    /// Filters with wildcards, and anchors.
+    wild: Grid,
     registry: Registry,
     shards: usize,
 }
@@ -48,7 +57,8 @@ pub struct RouteTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FilterHash(pub u64);
 
-/// The table has reached its greatest size (some 80 million routes); nothing was inserted.
+/// The table has reached its greatest size (100 million routes without wildcards, or 25 million with
+/// them); nothing was inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the route table is full")]
 pub struct RouteTableFull;
@@ -65,9 +75,10 @@ impl RouteTable {
 
     fn with_size(shards: usize, seed: u64, base_bits: u32, level_max: u32) -> Self {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards, not {shards}");
-        let grid = Grid::new(shards, base_bits, level_max);
-        let registry = Registry::new(grid.words());
-        Self { hasher: LevelHasher::new(seed), grid, registry, shards }
+        let exact = Grid::new(shards, base_bits, level_max, false);
+        let wild = Grid::new(shards, base_bits, level_max.saturating_sub(WILD_LEVELS_LESS), true);
+        let registry = Registry::new(exact.words());
+        Self { hasher: LevelHasher::new(seed), exact, wild, registry, shards }
     }
 
     /// The writing end of one shard. Each shard takes its own, once.
@@ -77,11 +88,13 @@ impl RouteTable {
     #[must_use]
     pub fn writer(self: &Arc<Self>, shard: ShardId) -> RouteWriter {
         assert!(shard.index() < self.shards, "{shard:?} of {}", self.shards);
-        let grid = self.grid.writer(shard.index());
+        let [exact, wild] = [&self.exact, &self.wild]
+            .map(|g| g.writer(shard.index()).expect("a shard takes its route writer once"));
         RouteWriter {
             table: Arc::clone(self),
             shard,
-            grid: grid.expect("a shard takes its route writer once"),
+            exact,
+            wild,
             shapes: HashMap::new(),
             repeats: HashMap::new(),
             anchors: [0; LEVELS_MAX + 1],
@@ -108,20 +121,22 @@ impl RouteTable {
 
     #[inline]
     fn lookup_hashed<const N: usize>(&self, topic: &HashedTopic<'_, N>, out: &mut ShardSet) {
+        let exact = (topic.levels <= LEVELS_MAX)
+            .then(|| fingerprint(topic.hash(topic.levels, 0, false)))
+            .inspect(|fp| self.exact.touch(*fp));
         self.registry.collect_any(topic.dollar, out);
-        self.grid.read(|from, to| {
-            let mut batch = Batch { grid: &self.grid, from, to, fps: [0; BATCH], len: 0, out };
-            if topic.levels <= LEVELS_MAX {
-                batch.push(fingerprint(topic.hash(topic.levels, 0, false)));
-            }
+        self.wild.read(|from, to| {
+            let mut probe = |hash| self.wild.collect(from, to, fingerprint(hash), out);
             self.registry.shapes(topic.levels, topic.dollar, |levels, plus, multi| {
-                batch.push(fingerprint(topic.hash(levels, plus, multi)));
+                probe(topic.hash(levels, plus, multi));
             });
             self.registry.anchor_levels(topic.levels, topic.dollar, |level| {
-                batch.push(fingerprint(topic.anchor_hash(level)));
+                probe(topic.anchor_hash(level));
             });
-            batch.flush();
         });
+        if let Some(fp) = exact {
+            self.exact.read(|from, to| self.exact.collect(from, to, fp, out));
+        }
     }
 
     /// Wildcard shapes in use, without those that are looked up by anchors.
@@ -134,7 +149,7 @@ impl RouteTable {
     /// some count twice.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.grid.len()
+        self.exact.len() + self.wild.len()
     }
 
     /// Whether no shard has a route.
@@ -146,7 +161,7 @@ impl RouteTable {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.grid.bytes() + self.registry.bytes()
+        size_of::<Self>() + self.exact.bytes() + self.wild.bytes() + self.registry.bytes()
     }
 }
 
@@ -158,56 +173,13 @@ fn fingerprint(hash: u64) -> u64 {
     (hash >> (64 - slots::FP_BITS)).max(1)
 }
 
-/// Probes whose cache misses overlap.
-struct Batch<'a> {
-    grid: &'a Grid,
-    from: u32,
-    to: u32,
-    fps: [u64; BATCH],
-    len: usize,
-    out: &'a mut ShardSet,
-}
-
-impl Batch<'_> {
-    #[inline]
-    fn push(&mut self, fp: u64) {
-        self.fps[self.len] = fp;
-        self.len += 1;
-        if self.len == BATCH {
-            self.flush();
-        }
-    }
-
-    #[inline]
-    fn flush(&mut self) {
-        let fps = &self.fps[..self.len];
-        if self.from == self.to {
-            let mut firsts = [None; BATCH];
-            let mut words = 0;
-            for (first, fp) in firsts.iter_mut().zip(fps) {
-                let (bucket, word) = self.grid.first(self.to, *fp);
-                *first = bucket;
-                words ^= word;
-            }
-            std::hint::black_box(words);
-            for (first, fp) in firsts.iter().zip(fps) {
-                self.grid.collect_from(*first, self.to, *fp, self.out);
-            }
-        } else {
-            for fp in fps {
-                self.grid.collect(self.from, self.to, *fp, self.out);
-            }
-        }
-        self.len = 0;
-    }
-}
-
 /// The only one who inserts and removes the routes of one shard. Lives on: that shard.
 #[derive(Debug)]
 pub struct RouteWriter {
     table: Arc<RouteTable>,
     shard: ShardId,
-    grid: GridWriter,
+    exact: GridWriter,
+    wild: GridWriter,
     /// Per wildcard shape: this shard's filters, and whether they are anchored. All filters of a
     /// shape are kept the same way as long as there is one, so that removing needs no memory of
     /// each. Bounded by the shard's filters.
@@ -235,11 +207,8 @@ impl RouteWriter {
     pub fn insert(&mut self, filter: &str) -> Result<(), RouteTableFull> {
         let hashed = self.table.hasher.filter(filter);
         let anchored = self.enter_shape(&hashed);
-        let done = if anchored {
-            self.insert_anchored(&hashed)
-        } else {
-            self.insert_fp(fingerprint(hashed.hash))
-        };
+        let done =
+            if anchored { self.insert_anchored(&hashed) } else { self.insert_fp(grid_fp(&hashed)) };
         if done.is_err() {
             self.leave_shape(&hashed);
         }
@@ -252,7 +221,7 @@ impl RouteWriter {
         if self.is_anchored(&hashed) {
             self.remove_anchored(&hashed);
         } else {
-            self.remove_fp(fingerprint(hashed.hash));
+            self.remove_fp(grid_fp(&hashed));
         }
         self.leave_shape(&hashed);
     }
@@ -261,7 +230,8 @@ impl RouteWriter {
     /// cache line each). Call it on every tick; costs two loads when there is nothing to do. Returns
     /// whether more is left.
     pub fn maintain(&mut self, budget: usize) -> bool {
-        self.grid.maintain(&self.table.grid, budget)
+        self.exact.maintain(&self.table.exact, budget)
+            | self.wild.maintain(&self.table.wild, budget)
     }
 
     /// The table.
@@ -324,7 +294,8 @@ impl RouteWriter {
         self.anchors[count] += 1;
         match hashed.anchor {
             Some(a) => {
-                self.insert_fp(fingerprint(a.hash)).inspect_err(|_| self.leave_anchor(level))
+                let done = self.insert_fp(fingerprint(a.hash) | WILD);
+                done.inspect_err(|_| self.leave_anchor(level))
             }
             None => Ok(()),
         }
@@ -332,7 +303,7 @@ impl RouteWriter {
 
     fn remove_anchored(&mut self, hashed: &HashedFilter) {
         if let Some(a) = hashed.anchor {
-            self.remove_fp(fingerprint(a.hash));
+            self.remove_fp(fingerprint(a.hash) | WILD);
         }
         self.leave_anchor(hashed.anchor.map(|a| usize::from(a.level)));
     }
@@ -346,11 +317,12 @@ impl RouteWriter {
     }
 
     fn insert_fp(&mut self, fp: u64) -> Result<(), RouteTableFull> {
-        if self.grid.has(&self.table.grid, fp) {
-            *self.repeats.entry(fp).or_insert(0) += 1;
-            return Ok(());
+        let (writer, grid, own) = self.grid_of(fp);
+        if !writer.has(grid, own) {
+            return writer.insert(grid, own);
         }
-        self.grid.insert(&self.table.grid, fp)
+        *self.repeats.entry(fp).or_insert(0) += 1;
+        Ok(())
     }
 
     fn remove_fp(&mut self, fp: u64) {
@@ -361,7 +333,23 @@ impl RouteWriter {
             }
             return;
         }
-        let found = self.grid.remove(&self.table.grid, fp);
+        let (writer, grid, own) = self.grid_of(fp);
+        let found = writer.remove(grid, own);
         debug_assert!(found, "removed a filter that was not inserted");
     }
+
+    /// The grid for a fingerprint, marked [`WILD`] or not, and its fingerprint there.
+    fn grid_of(&mut self, fp: u64) -> (&mut GridWriter, &Grid, u64) {
+        if fp & WILD == 0 {
+            (&mut self.exact, &self.table.exact, fp)
+        } else {
+            (&mut self.wild, &self.table.wild, fp & !WILD)
+        }
+    }
+}
+
+/// The fingerprint of a filter with a shape, marked with its grid.
+fn grid_fp(hashed: &HashedFilter) -> u64 {
+    let exact = hashed.shape.is_some_and(Shape::is_exact);
+    fingerprint(hashed.hash) | if exact { 0 } else { WILD }
 }

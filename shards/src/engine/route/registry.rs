@@ -67,9 +67,11 @@ impl Registry {
             if multi { (&self.multi, MULTI_BUCKETS) } else { (&self.single, SINGLE_BUCKETS) };
         let per = lines_per_bucket(self.words);
         let from = levels * buckets * per;
-        lines[from..from + buckets * per]
-            .chunks_exact(per)
-            .map(|lines| Bucket { lines, words: self.words })
+        lines[from..from + buckets * per].chunks_exact(per).map(|lines| Bucket {
+            lines,
+            words: self.words,
+            tags: None,
+        })
     }
 
     fn key(plus: u64) -> Key {

@@ -1,9 +1,13 @@
 //! Buckets of four slots, changed by compare-and-swap only.
 //!
 //! ```text
-//!  key word    [ fingerprint 44 | level 4 | reclaimer 9 | displaced 7 ]
+//!  key word    [ fingerprint 44 | level 5 | reclaimer 9 | displaced 6 ]
 //!  bucket      [ key 0 | key 1 | key 2 | key 3 | shards 0 | shards 1 | shards 2 | shards 3 ]
+//!  tag word    [ tag 3 14 | tag 2 14 | tag 1 14 | tag 0 14 | 0 2 | displaced 6 ]
 //! ```
+//!
+//! A tag word stands apart from its bucket, dense with those of other buckets: so that most probes
+//! that find nothing end there, without the miss of the bucket's line. Not all buckets have one.
 //!
 //! A slot says that the shards in its set have a route with its key. Rules that make it correct:
 //!
@@ -14,9 +18,12 @@
 //!   reclaimer's swap fail); if the key is another, it takes its bit back and starts again.
 //! - Both look with a read-modify-write, which reads the newest value: one of the two sees the other.
 //! - Two slots may have the same key; readers unite all they see. A slot in use twice is only waste.
-//! - `displaced`, kept in key 0, counts the bits that found this bucket full and went on along their
-//!   path: readers go on while it is not zero. It is raised before such a bit is set and lowered
-//!   after it was cleared; at its limit it stays there for good.
+//! - `displaced`, kept in key 0, or in the tag word where there is one, counts the bits that found
+//!   this bucket full and went on along their path: readers go on while it is not zero. It is raised
+//!   before such a bit is set and lowered after it was cleared; at its limit it stays there for good.
+//! - A slot's tag is written only by who has a bit of its own in the slot's set, after it found the
+//!   key to be its own: as long as that bit is set, nobody gives the slot to another key. So all who
+//!   write a slot's tag at a time write the same, and no insert returns before the tag is there.
 
 use super::sync::{
     AtomicI64, AtomicU64,
@@ -27,12 +34,22 @@ use crate::engine::ids::ShardSet;
 pub(super) const SLOTS: usize = 4;
 /// Bits of a fingerprint.
 pub(super) const FP_BITS: u32 = 44;
+const LEVEL_BITS: u32 = 5;
 /// Highest level that a key can name.
-pub(super) const LEVEL_MAX: u32 = 15;
+pub(super) const LEVEL_MAX: u32 = (1 << LEVEL_BITS) - 1;
 
-const DISPLACED_MAX: u64 = 127;
-const RECLAIMER: u64 = 0x1ff << 7;
-const FP_LEVEL_SHIFT: u32 = 16;
+const DISPLACED_BITS: u32 = 6;
+const DISPLACED_MAX: u64 = (1 << DISPLACED_BITS) - 1;
+const RECLAIMER: u64 = 0x1ff << DISPLACED_BITS;
+const FP_LEVEL_SHIFT: u32 = 64 - FP_BITS - LEVEL_BITS;
+const _: () = assert!(FP_LEVEL_SHIFT == DISPLACED_BITS + 9);
+
+const TAG_BITS: u32 = 14;
+const TAG_SHIFT: u32 = 8;
+const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
+/// The lowest bit of each tag.
+const TAG_ONES: u64 = (1 | 1 << 14 | 1 << 28 | 1 << 42) << TAG_SHIFT;
+const _: () = assert!(TAG_BITS * SLOTS as u32 + TAG_SHIFT == 64);
 
 /// A cache line.
 #[repr(align(64))]
@@ -58,7 +75,7 @@ impl Key {
     /// `fp` is not 0 and has [`FP_BITS`] bits.
     #[inline]
     pub(super) fn new(fp: u64, level: u32) -> Self {
-        Self(fp << 4 | u64::from(level))
+        Self(fp << LEVEL_BITS | u64::from(level))
     }
 
     #[inline]
@@ -68,12 +85,12 @@ impl Key {
 
     #[inline]
     pub(super) fn fp(self) -> u64 {
-        self.0 >> 4
+        self.0 >> LEVEL_BITS
     }
 
     #[inline]
     pub(super) fn level(self) -> u32 {
-        (self.0 & 15) as u32
+        (self.0 & u64::from(LEVEL_MAX)) as u32
     }
 }
 
@@ -87,7 +104,11 @@ pub(super) struct Bit {
 
 impl Bit {
     pub(super) fn new(shard: usize) -> Self {
-        Self { word: shard / 64, bit: 1 << (shard % 64), reclaimer: (shard as u64 + 1) << 7 }
+        Self {
+            word: shard / 64,
+            bit: 1 << (shard % 64),
+            reclaimer: (shard as u64 + 1) << DISPLACED_BITS,
+        }
     }
 }
 
@@ -96,9 +117,36 @@ impl Bit {
 pub(super) struct Bucket<'a> {
     pub(super) lines: &'a [Line],
     pub(super) words: usize,
+    pub(super) tags: Option<&'a AtomicU64>,
+}
+
+/// The part of a fingerprint that its slot's tag has: not the part that picks the bucket.
+#[inline]
+fn tag(fp: u64) -> u64 {
+    (fp >> (FP_BITS - TAG_BITS)).max(1)
+}
+
+/// Whether, by its tag word, a bucket sent bits on along their paths.
+#[inline]
+pub(super) fn tags_passed(tags: u64) -> bool {
+    tags & DISPLACED_MAX != 0
+}
+
+/// Whether, by its tag word, a bucket may have `fp`.
+#[inline]
+pub(super) fn tags_may_have(tags: u64, fp: u64) -> bool {
+    let differs = tags ^ (tag(fp) * TAG_ONES);
+    let equal = differs.wrapping_sub(TAG_ONES) & !differs & (TAG_ONES << (TAG_BITS - 1));
+    equal != 0
 }
 
 impl Bucket<'_> {
+    /// The word with the count of displaced bits.
+    #[inline]
+    fn counter(&self) -> &AtomicU64 {
+        self.tags.unwrap_or(self.key(0))
+    }
+
     #[inline]
     fn key(&self, slot: usize) -> &AtomicU64 {
         &self.lines[0].0[slot]
@@ -113,7 +161,7 @@ impl Bucket<'_> {
     /// Whether bits went past this bucket along their paths.
     #[inline]
     pub(super) fn is_passed(&self) -> bool {
-        self.key(0).load(Acquire) & DISPLACED_MAX != 0
+        self.counter().load(Acquire) & DISPLACED_MAX != 0
     }
 
     /// Loads the line, so that several misses overlap.
@@ -129,7 +177,7 @@ impl Bucket<'_> {
         if self.words == 1 {
             // One line, without a bounds check: the case that speed is wanted for.
             let line = &self.lines[0].0;
-            let displaced = line[0].load(Acquire) & DISPLACED_MAX != 0;
+            let displaced = self.is_passed();
             for slot in 0..SLOTS {
                 if Key::of(line[slot].load(Acquire)).fp() == fp {
                     out.insert_word(0, line[SLOTS + slot].load(Acquire));
@@ -137,7 +185,7 @@ impl Bucket<'_> {
             }
             return displaced;
         }
-        let displaced = self.key(0).load(Acquire) & DISPLACED_MAX != 0;
+        let displaced = self.is_passed();
         for slot in 0..SLOTS {
             if Key::of(self.key(slot).load(Acquire)).fp() == fp {
                 for word in 0..self.words {
@@ -172,10 +220,24 @@ impl Bucket<'_> {
 
     /// Adds the shard under `key`; false if the bucket has no room.
     pub(super) fn insert(&self, key: Key, bit: Bit, live: &AtomicI64) -> bool {
-        (0..SLOTS).any(|slot| {
-            Key::of(self.key(slot).load(Acquire)) == key && self.set_bit(slot, key, bit, live)
-        }) || (0..SLOTS)
-            .any(|slot| self.claim(slot, key, bit) && self.set_bit(slot, key, bit, live))
+        let mut slots = 0..SLOTS;
+        let found = slots.find(|slot| {
+            Key::of(self.key(*slot).load(Acquire)) == key && self.set_bit(*slot, key, bit, live)
+        });
+        let claimed =
+            || (0..SLOTS).find(|s| self.claim(*s, key, bit) && self.set_bit(*s, key, bit, live));
+        let Some(slot) = found.or_else(claimed) else { return false };
+        self.set_tag(slot, key);
+        true
+    }
+
+    /// Call it with a bit of one's own set in the slot.
+    fn set_tag(&self, slot: usize, key: Key) {
+        let Some(tags) = self.tags else { return };
+        let shift = TAG_SHIFT + TAG_BITS * slot as u32;
+        let with = |w: u64| w & !(TAG_MASK << shift) | tag(key.fp()) << shift;
+        // Also when it is there already: whoever acquires it sees all that was done before.
+        let _ = tags.fetch_update(AcqRel, Acquire, |w| Some(with(w)));
     }
 
     /// Takes the shard out of the slot with `key`; false if it is in none.
@@ -190,7 +252,7 @@ impl Bucket<'_> {
 
     /// Counts one more, or one fewer, bit that went on along its path.
     pub(super) fn displace(&self, more: bool) {
-        let _ = self.key(0).fetch_update(AcqRel, Acquire, |k| match (k & DISPLACED_MAX, more) {
+        let _ = self.counter().fetch_update(AcqRel, Acquire, |k| match (k & DISPLACED_MAX, more) {
             (DISPLACED_MAX, _) => None,
             (_, true) => Some(k + 1),
             (n, false) => {

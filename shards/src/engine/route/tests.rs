@@ -210,7 +210,7 @@ mod single {
 
     #[test]
     fn a_table_at_its_limit_refuses_and_keeps_what_it_has() {
-        let table = Arc::new(RouteTable::with_size(1, 9, BASE_BITS, 1));
+        let table = Arc::new(RouteTable::with_size(1, 9, BASE_BITS, 2));
         let mut w = table.writer(ShardId(0));
         let mut kept = 0;
         while w.insert(&format!("t/{kept}")).is_ok() {
@@ -343,10 +343,18 @@ mod model {
     use loom::sync::Arc;
     use loom::thread;
 
+    /// With tags: the larger protocol of the two.
+    const TAGGED: bool = true;
+
     fn check(f: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(f);
+    }
+
+    /// A fingerprint with a tag of its own, and the first bucket as its place.
+    fn fp(n: u64) -> u64 {
+        n << 32
     }
 
     fn has(grid: &Grid, fp: u64, shard: u16) -> bool {
@@ -360,20 +368,20 @@ mod model {
     #[test]
     fn a_slot_under_reclaim_loses_no_insert() {
         check(|| {
-            let grid = Arc::new(Grid::new(3, 0, 2));
+            let grid = Arc::new(Grid::new(3, 0, 2, TAGGED));
             let mut a = grid.writer(0).unwrap();
             let mut b = grid.writer(1).unwrap();
-            a.insert(&grid, 10).unwrap();
-            a.remove(&grid, 10);
+            a.insert(&grid, fp(10)).unwrap();
+            a.remove(&grid, fp(10));
             let g = Arc::clone(&grid);
             let t = thread::spawn(move || {
-                b.insert(&g, 10).unwrap();
-                assert!(has(&g, 10, 1));
+                b.insert(&g, fp(10)).unwrap();
+                assert!(has(&g, fp(10), 1));
             });
-            a.insert(&grid, 20).unwrap();
-            assert!(has(&grid, 20, 0));
+            a.insert(&grid, fp(20)).unwrap();
+            assert!(has(&grid, fp(20), 0));
             t.join().unwrap();
-            assert!(has(&grid, 10, 1) && has(&grid, 20, 0));
+            assert!(has(&grid, fp(10), 1) && has(&grid, fp(20), 0));
         });
     }
 
@@ -381,16 +389,16 @@ mod model {
     #[test]
     fn two_reclaimers_of_a_slot_both_end_with_a_route() {
         check(|| {
-            let grid = Arc::new(Grid::new(3, 0, 2));
+            let grid = Arc::new(Grid::new(3, 0, 2, TAGGED));
             let mut a = grid.writer(0).unwrap();
             let mut b = grid.writer(1).unwrap();
-            a.insert(&grid, 10).unwrap();
-            a.remove(&grid, 10);
+            a.insert(&grid, fp(10)).unwrap();
+            a.remove(&grid, fp(10));
             let g = Arc::clone(&grid);
-            let t = thread::spawn(move || b.insert(&g, 30).unwrap());
-            a.insert(&grid, 20).unwrap();
+            let t = thread::spawn(move || b.insert(&g, fp(30)).unwrap());
+            a.insert(&grid, fp(20)).unwrap();
             t.join().unwrap();
-            assert!(has(&grid, 30, 1) && has(&grid, 20, 0));
+            assert!(has(&grid, fp(30), 1) && has(&grid, fp(20), 0));
         });
     }
 
@@ -398,19 +406,19 @@ mod model {
     #[test]
     fn a_bit_on_the_move_is_seen_at_one_place() {
         check(|| {
-            let grid = Arc::new(Grid::new(2, 0, 2));
+            let grid = Arc::new(Grid::new(2, 0, 2, TAGGED));
             let mut a = grid.writer(0).unwrap();
-            a.insert(&grid, 1).unwrap();
-            a.insert(&grid, 2).unwrap();
+            a.insert(&grid, fp(1)).unwrap();
+            a.insert(&grid, fp(2)).unwrap();
             let g = Arc::clone(&grid);
             let t = thread::spawn(move || {
                 // The third of four slots makes it grow; then this shard moves.
-                a.insert(&g, 3).unwrap();
+                a.insert(&g, fp(3)).unwrap();
                 while a.maintain(&g, 1) {}
             });
-            assert!(has(&grid, 1, 0));
+            assert!(has(&grid, fp(1), 0));
             t.join().unwrap();
-            assert!(has(&grid, 1, 0) && has(&grid, 2, 0) && has(&grid, 3, 0));
+            assert!(has(&grid, fp(1), 0) && has(&grid, fp(2), 0) && has(&grid, fp(3), 0));
         });
     }
 }

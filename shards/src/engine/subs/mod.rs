@@ -4,6 +4,7 @@
 
 mod shapes;
 mod subscribers;
+pub(crate) mod table;
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests;
 pub(crate) mod text;
@@ -12,10 +13,11 @@ mod trie;
 use super::route::shape::{
     HashedFilter, HashedTopic, LEVELS_FAST, LEVELS_MAX, LevelHasher, filter_matches,
 };
-use hashbrown::HashTable;
+use super::slab::Slab;
 use ringmain_mqtt::QoS;
 use shapes::Shapes;
 use subscribers::Subscribers;
+use table::IdTable;
 use text::{TextRef, TextStore};
 use trie::Trie;
 
@@ -129,30 +131,115 @@ pub struct Unsubscribed {
 pub struct SubIndex {
     hasher: LevelHasher,
     texts: TextStore,
-    entries: Slab,
-    index: HashTable<u32>,
+    entries: Entries,
+    index: IdTable,
     shapes: Shapes,
     trie: Trie,
     /// Subscribers of filters that have several.
-    many: Vec<Subscribers>,
-    many_free: Vec<u32>,
-    many_bytes: usize,
+    many: Slab<Subscribers>,
     subscriptions: usize,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// A filter. While it is free, `many` is the next free one.
+/// A filter.
+///
+/// ```text
+///  text  32   where its text is
+///  who   32   the only subscriber's session; or the number of its `many`; or the next free entry
+///  hash  32   [ hash 30 | QoS 2 ]                              QoS 3: the entry is free
+///  sub   32   [ Retain Handling 2 | RAP 1 | NL 1 | id 28 ]     Retain Handling 3: it has `many`
+/// ```
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     text: TextRef,
+    who: u32,
     hash: u32,
-    /// The only subscriber, unless there are `many`.
-    one: Subscriber,
-    many: u32,
+    sub: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 24);
+const _: () = assert!(size_of::<Entry>() == 16);
+
+const ID_BITS: u32 = 28;
+const MANY: u32 = 3 << 30;
+/// The part of a hash that an entry keeps.
+const HASH: u32 = !3;
+const FREE: u32 = 3;
+
+impl Entry {
+    fn new(text: TextRef, hash: u32, one: Subscriber) -> Self {
+        let mut entry = Self { text, who: 0, hash: hash & HASH, sub: 0 };
+        entry.set_one(one);
+        entry
+    }
+
+    fn is_free(&self) -> bool {
+        self.hash & !HASH == FREE
+    }
+
+    fn hash(&self) -> u32 {
+        self.hash & HASH
+    }
+
+    /// The number of its subscribers' list, if it has several.
+    fn many(&self) -> Option<u32> {
+        (self.sub & MANY == MANY).then_some(self.who)
+    }
+
+    /// The only subscriber, unless it has `many`.
+    fn one(&self) -> Subscriber {
+        let bits = (self.hash & !HASH) as u8 | (self.sub >> (ID_BITS - 2)) as u8 & 0b11_1100;
+        Subscriber {
+            session: self.who,
+            subscription_id: self.sub & ((1 << ID_BITS) - 1),
+            opts: SubOpts::from_bits(bits),
+        }
+    }
+
+    fn set_one(&mut self, one: Subscriber) {
+        debug_assert!(one.opts.retain_handling() < 3 && one.opts.qos_level() < 3);
+        debug_assert!(one.subscription_id >> ID_BITS == 0, "as the wire has it");
+        let bits = u32::from(one.opts.bits());
+        self.who = one.session;
+        self.hash = self.hash & HASH | bits & 3;
+        self.sub = (bits >> 2) << ID_BITS | one.subscription_id & ((1 << ID_BITS) - 1);
+    }
+
+    fn set_many(&mut self, many: u32) {
+        (self.who, self.hash, self.sub) = (many, self.hash & HASH, MANY);
+    }
+}
+
+/// The subscribers of a filter, in no order.
+#[derive(Clone, Debug)]
+pub struct SubscribersOf<'a> {
+    one: Option<Subscriber>,
+    first: std::slice::Iter<'a, Subscriber>,
+    rest: std::slice::Iter<'a, Vec<Subscriber>>,
+    left: usize,
+}
+
+impl Iterator for SubscribersOf<'_> {
+    type Item = Subscriber;
+
+    #[inline]
+    fn next(&mut self) -> Option<Subscriber> {
+        let next = self.one.take().or_else(|| {
+            self.first.next().copied().or_else(|| {
+                self.first = self.rest.next()?.iter();
+                self.first.next().copied()
+            })
+        });
+        self.left -= usize::from(next.is_some());
+        next
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for SubscribersOf<'_> {}
 
 impl SubIndex {
     /// An empty index.
@@ -161,13 +248,11 @@ impl SubIndex {
         Self {
             hasher: LevelHasher::new(seed),
             texts: TextStore::new(),
-            entries: Slab::default(),
-            index: HashTable::new(),
+            entries: Entries::default(),
+            index: IdTable::default(),
             shapes: Shapes::default(),
             trie: Trie::new(),
-            many: Vec::new(),
-            many_free: Vec::new(),
-            many_bytes: 0,
+            many: Slab::default(),
             subscriptions: 0,
         }
     }
@@ -198,26 +283,22 @@ impl SubIndex {
     /// first if the text is still wanted.
     pub fn unsubscribe(&mut self, filter: FilterId, session: u32) -> Option<Unsubscribed> {
         let entry = *self.entries.get(filter)?;
-        if entry.many == NONE {
-            if entry.one.session != session {
+        let Some(number) = entry.many() else {
+            let one = entry.one();
+            if one.session != session {
                 return None;
             }
             self.remove_filter(filter);
             self.subscriptions -= 1;
-            return Some(Unsubscribed { opts: entry.one.opts, last_of_filter: true });
-        }
-        let many = &mut self.many[entry.many as usize];
+            return Some(Unsubscribed { opts: one.opts, last_of_filter: true });
+        };
+        let many = &mut self.many[number];
         let position = many.position(session)?;
-        self.many_bytes -= many.bytes();
         let gone = many.swap_remove(position);
-        if let [one] = many.list() {
-            let one = *one;
-            *many = Subscribers::default();
-            self.many_free.push(entry.many);
-            let entry = self.entries.get_mut(filter);
-            (entry.one, entry.many) = (one, NONE);
-        } else {
-            self.many_bytes += many.bytes();
+        if many.len() == 1 {
+            let one = *many.at(0);
+            self.many.remove(number);
+            self.entries.get_mut(filter).set_one(one);
         }
         self.subscriptions -= 1;
         Some(Unsubscribed { opts: gone.opts, last_of_filter: false })
@@ -234,11 +315,10 @@ impl SubIndex {
     #[must_use]
     pub fn get(&self, filter: FilterId, session: u32) -> Option<Subscriber> {
         let entry = self.entries.get(filter)?;
-        if entry.many == NONE {
-            return (entry.one.session == session).then_some(entry.one);
-        }
-        let many = &self.many[entry.many as usize];
-        many.position(session).map(|p| many.list()[p])
+        let Some(many) = entry.many().map(|n| &self.many[n]) else {
+            return Some(entry.one()).filter(|one| one.session == session);
+        };
+        many.position(session).map(|p| *many.at(p))
     }
 
     /// The filter's text; empty if the filter has no subscriber.
@@ -266,11 +346,15 @@ impl SubIndex {
 
     /// The filter's subscribers, in no order; empty if it has none.
     #[must_use]
-    pub fn subscribers(&self, filter: FilterId) -> &[Subscriber] {
-        match self.entries.get(filter) {
-            None => &[],
-            Some(e) if e.many == NONE => std::slice::from_ref(&e.one),
-            Some(e) => self.many[e.many as usize].list(),
+    pub fn subscribers(&self, filter: FilterId) -> SubscribersOf<'_> {
+        let entry = self.entries.get(filter);
+        let many = entry.and_then(Entry::many).map(|n| &self.many[n]);
+        let one = entry.filter(|_| many.is_none()).map(Entry::one);
+        SubscribersOf {
+            left: many.map_or(usize::from(one.is_some()), Subscribers::len),
+            one,
+            first: [].iter(),
+            rest: many.map_or(&[][..], Subscribers::chunks).iter(),
         }
     }
 
@@ -286,30 +370,28 @@ impl SubIndex {
         self.subscriptions
     }
 
-    /// Bytes held.
+    /// Bytes held. Counts them one by one: not for every turn.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.texts.bytes()
             + self.entries.bytes()
-            + self.index.allocation_size()
+            + self.index.bytes()
             + self.trie.bytes()
             + self.shapes.bytes()
-            + self.many.capacity() * size_of::<Subscribers>()
-            + self.many_free.capacity() * 4
-            + self.many_bytes
+            + self.many.iter().map(|(_, m)| size_of::<Subscribers>() + m.bytes()).sum::<usize>()
     }
 
     fn text(&self, entry: &Entry) -> &str {
         std::str::from_utf8(self.texts.get(entry.text)).unwrap_or("")
     }
 
-    /// 64 bits, of which the upper 32 are kept: the table is always asked with a spread of those.
+    /// Of 64 bits, the upper 30.
     fn entry_hash(&self, hashed: &HashedFilter, filter: &str) -> u32 {
         let whole = match hashed.shape {
             Some(_) => hashed.hash,
             None => self.hasher.bytes(filter.as_bytes()),
         };
-        (whole >> 32) as u32
+        kept(whole)
     }
 
     fn find_hashed(&self, hash: u32, filter: &str) -> Option<FilterId> {
@@ -318,12 +400,11 @@ impl SubIndex {
 
     #[inline]
     fn probe(&self, hash: u32, is: impl Fn(&[u8]) -> bool) -> Option<FilterId> {
-        self.index
-            .find(spread(hash), |id| {
-                let entry = self.entries.at(*id);
-                entry.hash == hash && is(self.texts.get(entry.text))
-            })
-            .map(|id| FilterId(*id))
+        let found = self.index.find(hash, |id| {
+            let entry = self.entries.at(id);
+            entry.hash() == hash && is(self.texts.get(entry.text))
+        });
+        found.map(FilterId)
     }
 
     #[inline]
@@ -335,11 +416,11 @@ impl SubIndex {
     ) {
         let text = topic.as_bytes();
         if hashed.levels <= LEVELS_MAX {
-            let hash = (hashed.hash(hashed.levels, 0, false) >> 32) as u32;
+            let hash = kept(hashed.hash(hashed.levels, 0, false));
             out.extend(self.probe(hash, |t| t == text));
         }
         self.shapes.each(hashed.levels, hashed.dollar, |levels, plus, multi| {
-            let hash = (hashed.hash(levels, plus, multi) >> 32) as u32;
+            let hash = kept(hashed.hash(levels, plus, multi));
             out.extend(self.probe(hash, |t| is_projection(t, text, levels, plus, multi)));
         });
     }
@@ -352,9 +433,9 @@ impl SubIndex {
         one: Subscriber,
     ) -> FilterId {
         let text = self.texts.insert(filter.as_bytes());
-        let id = self.entries.insert(Entry { text, hash, one, many: NONE });
+        let id = self.entries.insert(Entry::new(text, hash, one));
         let entries = &self.entries;
-        self.index.insert_unique(spread(hash), id.0, |id| spread(entries.at(*id).hash));
+        self.index.insert(hash, id.0, |id| entries.at(id).hash());
         if self.shapes.enter(hashed.shape) {
             self.trie.insert(&self.hasher, filter, id);
         }
@@ -367,49 +448,37 @@ impl SubIndex {
         if self.shapes.leave(self.hasher.filter(filter).shape) {
             self.trie.remove(&self.hasher, filter, id);
         }
-        if let Ok(e) = self.index.find_entry(spread(entry.hash), |i| *i == id.0) {
-            e.remove();
-        }
-        if self.index.capacity() > 64 && self.index.capacity() / 8 > self.index.len() {
-            let entries = &self.entries;
-            self.index.shrink_to(self.index.len() * 2, |i| spread(entries.at(*i).hash));
-        }
+        let entries = &self.entries;
+        self.index.remove(entry.hash(), id.0, |id| entries.at(id).hash());
         self.texts.remove(entry.text);
         self.entries.remove(id);
     }
 
     fn put(&mut self, id: FilterId, subscriber: Subscriber) -> Option<SubOpts> {
         let entry = self.entries.get_mut(id);
-        if entry.many == NONE {
-            if entry.one.session == subscriber.session {
-                return Some(std::mem::replace(&mut entry.one, subscriber).opts);
+        let Some(number) = entry.many() else {
+            let one = entry.one();
+            if one.session == subscriber.session {
+                entry.set_one(subscriber);
+                return Some(one.opts);
             }
             let mut many = Subscribers::default();
-            many.push(entry.one);
+            many.push(one);
             many.push(subscriber);
-            self.many_bytes += many.bytes();
-            if let Some(free) = self.many_free.pop() {
-                self.many[free as usize] = many;
-                entry.many = free;
-            } else {
-                entry.many = self.many.len() as u32;
-                self.many.push(many);
-            }
+            entry.set_many(self.many.insert(many));
             return None;
-        }
-        let many = &mut self.many[entry.many as usize];
+        };
+        let many = &mut self.many[number];
         if let Some(position) = many.position(subscriber.session) {
             return Some(std::mem::replace(many.at_mut(position), subscriber).opts);
         }
-        self.many_bytes -= many.bytes();
         many.push(subscriber);
-        self.many_bytes += many.bytes();
         None
     }
 }
 
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+fn kept(hash: u64) -> u32 {
+    (hash >> 32) as u32 & HASH
 }
 
 /// Whether `filter` is the one filter of this shape that matches `topic`.
@@ -433,20 +502,20 @@ fn is_projection(filter: &[u8], topic: &[u8], levels: usize, plus: u64, multi: b
 
 /// Entries in chunks: growing copies nothing and leaves at most one chunk unused.
 #[derive(Debug)]
-struct Slab {
+struct Entries {
     chunks: Vec<Vec<Entry>>,
     free: u32,
 }
 
 const CHUNK: usize = 256;
 
-impl Default for Slab {
+impl Default for Entries {
     fn default() -> Self {
         Self { chunks: Vec::new(), free: NONE }
     }
 }
 
-impl Slab {
+impl Entries {
     #[inline]
     fn at(&self, id: u32) -> &Entry {
         &self.chunks[id as usize / CHUNK][id as usize % CHUNK]
@@ -454,7 +523,7 @@ impl Slab {
 
     fn get(&self, id: FilterId) -> Option<&Entry> {
         let entry = self.chunks.get(id.0 as usize / CHUNK)?.get(id.0 as usize % CHUNK)?;
-        (entry.text.0 != NONE).then_some(entry)
+        (!entry.is_free()).then_some(entry)
     }
 
     fn get_mut(&mut self, id: FilterId) -> &mut Entry {
@@ -464,7 +533,7 @@ impl Slab {
     fn insert(&mut self, entry: Entry) -> FilterId {
         if self.free != NONE {
             let id = FilterId(self.free);
-            self.free = self.at(id.0).many;
+            self.free = self.at(id.0).who;
             *self.get_mut(id) = entry;
             return id;
         }
@@ -479,8 +548,7 @@ impl Slab {
     fn remove(&mut self, id: FilterId) {
         let next = std::mem::replace(&mut self.free, id.0);
         let entry = self.get_mut(id);
-        entry.text = TextRef(NONE);
-        entry.many = next;
+        (entry.who, entry.hash, entry.sub) = (next, FREE, 0);
     }
 
     fn bytes(&self) -> usize {

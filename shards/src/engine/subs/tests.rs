@@ -51,8 +51,8 @@ fn a_second_subscription_of_a_session_to_a_filter_replaces_the_first() {
     );
     assert_eq!((index.filters(), index.subscriptions(), index.find("a/+")), (0, 0, None));
     assert_eq!(
-        (index.unsubscribe(first.filter, 8), index.subscribers(first.filter)),
-        (None, &[][..])
+        (index.unsubscribe(first.filter, 8), index.subscribers(first.filter).len()),
+        (None, 0)
     );
 }
 
@@ -139,7 +139,7 @@ fn under_churn_it_matches_what_a_naive_matcher_matches() {
         for (filter, sessions) in &model {
             let id = index.find(filter).unwrap();
             assert_eq!(index.filter_str(id), filter);
-            let mut got: Vec<u32> = index.subscribers(id).iter().map(|s| s.session).collect();
+            let mut got: Vec<u32> = index.subscribers(id).map(|s| s.session).collect();
             let mut want: Vec<u32> = sessions.keys().copied().collect();
             got.sort_unstable();
             want.sort_unstable();

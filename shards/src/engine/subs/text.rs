@@ -1,7 +1,7 @@
 //! Many short texts without an allocation each.
 
 const NONE: u32 = u32::MAX;
-const UNIT: usize = 8;
+const UNIT: usize = 4;
 /// Bytes allocated at once; holds the longest text four times.
 const CHUNK: usize = 256 * 1024;
 const CHUNK_UNITS: usize = CHUNK / UNIT;
@@ -12,7 +12,7 @@ const UNITS_MAX: usize = (65_535 + 2usize).div_ceil(UNIT);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TextRef(pub(crate) u32);
 
-/// Texts of up to 65,535 bytes, each with 2 bytes of length, in multiples of 8 bytes. Freed space is
+/// Texts of up to 65,535 bytes, each with 2 bytes of length, in multiples of 4 bytes. Freed space is
 /// used again for texts of the same size.
 #[derive(Debug)]
 pub(crate) struct TextStore {
@@ -60,8 +60,8 @@ impl TextStore {
     }
 
     fn give(&mut self, at: u32, units: usize) {
-        if self.free.is_empty() {
-            self.free = vec![NONE; UNITS_MAX + 1];
+        if self.free.len() <= units {
+            self.free.resize(units + 1, NONE);
         }
         let next = std::mem::replace(&mut self.free[units], at);
         self.block_mut(at)[..4].copy_from_slice(&next.to_le_bytes());
@@ -87,7 +87,7 @@ impl TextStore {
             }
             self.chunks.push(vec![0; CHUNK].into_boxed_slice());
             self.next = 0;
-            // 32 GiB of text: beyond what one shard is ever given.
+            // 16 GiB of text: beyond what one shard is ever given.
             assert!(self.chunks.len() * CHUNK_UNITS < NONE as usize, "text store overflow");
         }
         let at = (self.chunks.len() - 1) * CHUNK_UNITS + self.next;

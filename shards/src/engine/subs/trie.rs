@@ -5,8 +5,9 @@
 //! candidate that the caller verifies.
 
 use super::FilterId;
+use super::table::IdTable;
 use crate::engine::route::shape::LevelHasher;
-use hashbrown::HashTable;
+use crate::engine::slab::Slab;
 use smallvec::SmallVec;
 
 const ROOT: u32 = 0;
@@ -26,43 +27,44 @@ struct Node {
 
 #[derive(Debug)]
 pub(super) struct Trie {
-    nodes: Vec<Node>,
-    free: Vec<u32>,
-    index: HashTable<u32>,
+    nodes: Slab<Node>,
+    index: IdTable,
 }
 
-fn key_hash(parent: u32, hash: u64) -> u64 {
-    (hash ^ u64::from(parent)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-        ^ u64::from(parent).wrapping_mul(0xa076_1d64_78bd_642f)
+fn key_hash(parent: u32, hash: u64) -> u32 {
+    let h = (hash ^ u64::from(parent)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+        ^ u64::from(parent).wrapping_mul(0xa076_1d64_78bd_642f);
+    (h.wrapping_mul(0xe703_7ed1_a0b4_28db) >> 32) as u32
 }
 
 impl Trie {
     pub(super) fn new() -> Self {
-        Self { nodes: vec![Node::new(ROOT, 0)], free: Vec::new(), index: HashTable::new() }
+        Self { nodes: Slab::default(), index: IdTable::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.nodes[ROOT as usize].uses == 0
+        self.nodes.len() <= 1 && self.nodes.get(ROOT).is_none_or(|root| root.uses == 0)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>()
-            + self.free.capacity() * 4
-            + self.index.allocation_size()
+        self.nodes.len() * size_of::<Node>() + self.index.bytes()
     }
 
     pub(super) fn insert(&mut self, hasher: &LevelHasher, filter: &str, id: FilterId) {
+        if self.nodes.get(ROOT).is_none() {
+            self.nodes.insert(Node::new(ROOT, 0));
+        }
         let mut node = ROOT;
         for text in filter.as_bytes().split(|b| *b == b'/') {
             if text == b"#" {
-                self.nodes[node as usize].multi.push(id.0);
-                self.nodes[node as usize].uses += 1;
+                self.nodes[node].multi.push(id.0);
+                self.nodes[node].uses += 1;
                 return;
             }
             node = self.child_or_new(node, level_hash(hasher, text));
         }
-        self.nodes[node as usize].ends.push(id.0);
-        self.nodes[node as usize].uses += 1;
+        self.nodes[node].ends.push(id.0);
+        self.nodes[node].uses += 1;
     }
 
     pub(super) fn remove(&mut self, hasher: &LevelHasher, filter: &str, id: FilterId) {
@@ -76,7 +78,7 @@ impl Trie {
             let Some(child) = self.child(node, level_hash(hasher, text)) else { return };
             node = child;
         }
-        let n = &mut self.nodes[node as usize];
+        let n = &mut self.nodes[node];
         let list = if multi { &mut n.multi } else { &mut n.ends };
         if let Some(at) = list.iter().position(|f| *f == id.0) {
             list.swap_remove(at);
@@ -96,7 +98,7 @@ impl Trie {
         for text in topic.as_bytes().split(|b| *b == b'/') {
             let hash = level_hash(hasher, text);
             for node in &reached {
-                self.nodes[*node as usize].multi.iter().for_each(|f| found(FilterId(*f)));
+                self.nodes[*node].multi.iter().for_each(|f| found(FilterId(*f)));
                 next.extend(self.child(*node, hash));
                 next.extend(self.child(*node, PLUS));
             }
@@ -107,54 +109,42 @@ impl Trie {
             }
         }
         for node in &reached {
-            let n = &self.nodes[*node as usize];
+            let n = &self.nodes[*node];
             n.multi.iter().chain(&n.ends).for_each(|f| found(FilterId(*f)));
         }
     }
 
     fn child(&self, parent: u32, hash: u64) -> Option<u32> {
-        self.index
-            .find(key_hash(parent, hash), |n| {
-                let n = &self.nodes[*n as usize];
-                n.parent == parent && n.hash == hash
-            })
-            .copied()
+        self.index.find(key_hash(parent, hash), |n| {
+            let n = &self.nodes[n];
+            n.parent == parent && n.hash == hash
+        })
     }
 
     fn child_or_new(&mut self, parent: u32, hash: u64) -> u32 {
         if let Some(child) = self.child(parent, hash) {
             return child;
         }
-        let node = Node::new(parent, hash);
-        let id = if let Some(id) = self.free.pop() {
-            self.nodes[id as usize] = node;
-            id
-        } else {
-            self.nodes.push(node);
-            (self.nodes.len() - 1) as u32
-        };
-        self.nodes[parent as usize].uses += 1;
+        let id = self.nodes.insert(Node::new(parent, hash));
+        self.nodes[parent].uses += 1;
         let nodes = &self.nodes;
-        self.index.insert_unique(key_hash(parent, hash), id, |n| {
-            let n = &nodes[*n as usize];
-            key_hash(n.parent, n.hash)
-        });
+        self.index.insert(key_hash(parent, hash), id, |n| key_hash(nodes[n].parent, nodes[n].hash));
         id
     }
 
     /// Takes back one use of a node, and the nodes that are then of no use.
     fn release(&mut self, mut node: u32) {
         loop {
-            let n = &mut self.nodes[node as usize];
+            let n = &mut self.nodes[node];
             n.uses -= 1;
             if n.uses > 0 || node == ROOT {
                 return;
             }
             let (parent, hash) = (n.parent, n.hash);
-            if let Ok(e) = self.index.find_entry(key_hash(parent, hash), |x| *x == node) {
-                e.remove();
-            }
-            self.free.push(node);
+            let nodes = &self.nodes;
+            let of = |n: u32| key_hash(nodes[n].parent, nodes[n].hash);
+            self.index.remove(key_hash(parent, hash), node, of);
+            self.nodes.remove(node);
             node = parent;
         }
     }

@@ -225,12 +225,17 @@ impl Node {
 
     /// The client writes.
     pub(crate) fn write(&mut self, wire: usize, bytes: &[u8]) {
+        self.write_ahead(wire, bytes);
+        self.run();
+    }
+
+    /// The client writes, and what the broker does for it in other shards waits for what is done next.
+    pub(crate) fn write_ahead(&mut self, wire: usize, bytes: &[u8]) {
         if self.wires[wire].closed.is_some() {
             return;
         }
         self.wires[wire].to_broker.extend(bytes);
         self.feed(wire);
-        self.run();
     }
 
     fn feed(&mut self, wire: usize) {
