@@ -44,7 +44,7 @@ const fn shell(line: &'static str) -> Run {
 }
 
 /// Seeds of the simulator in CI; longer runs are a command of their own.
-const SIM: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --seeds 1..1001";
+const SIM: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --seeds 1..901";
 /// Bugs planted one at a time, each with a bounded number of seeds: are the oracles awake?
 const PLANTS: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --plant all";
 /// A minute for each target.
