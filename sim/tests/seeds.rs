@@ -16,6 +16,17 @@ fn engine_passes_a_few_seeds_of_every_scenario() {
     }
 }
 
+/// Seeds that found something once: their theme and number of shards, where not their own.
+#[test]
+fn engine_passes_the_seeds_that_were_settled() {
+    let own = [915, 1035, 1260, 1839, 2151].map(|seed| (seed, None, None)); // S-67
+    let shared = [19, 104, 110, 139, 177].map(|seed| (seed, Some("shared".to_owned()), Some(4)));
+    for (seed, theme, shards) in own.into_iter().chain(shared) {
+        let outcome = run(&Options { steps: 3000, theme, shards, ..options(seed, None) });
+        assert!(outcome.violation.is_none(), "seed {seed}: {:?}", outcome.violation);
+    }
+}
+
 #[test]
 fn same_seed_gives_the_same_run() {
     for seed in [3, 8, 13] {
