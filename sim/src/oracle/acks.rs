@@ -13,8 +13,10 @@ impl Oracle {
             "connection #{net} got PUBACK {pid} where {due:?} was due [MQTT-4.6.0-2]"
         );
         let Some((_, msg, in_use)) = due else { return Ok(()) };
+        // Under memory pressure a publish is refused before anything else is asked about it. [Q08]
+        let refused = self.rules.pressure && reason == 0x97;
         insist!(
-            in_use != InUse::Yes || reason == 0x91,
+            in_use != InUse::Yes || reason == 0x91 || refused,
             "id-in-use",
             "connection #{net} got PUBACK {pid} with {reason:#04x}, and a QoS 2 publish has the id"
         );

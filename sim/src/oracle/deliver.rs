@@ -362,21 +362,16 @@ impl Oracle {
         sure: bool,
     ) -> Verdict {
         let allowed = self.msgs[&id].ingress.len();
-        let now = self.now;
-        let Some(group) = self.groups.get_mut(&(name.clone(), id)) else { return Ok(()) };
-        let (sessions, connecting) = (&self.sessions, &self.connecting);
-        let may_be_over = |sid: SessionId| {
-            let s = &sessions[sid];
-            let cleaned = connecting[s.device].iter().any(|(_, clean)| *clean || s.expiry_s == 0);
-            s.ended || s.doubtful || cleaned || now.ms >= s.expires_ms()
-        };
+        let key = (name.clone(), id);
+        let Some(group) = self.groups.get(&key) else { return Ok(()) };
+        let sessions = &self.sessions;
         let lapsing = sessions[sid].lapsing.contains(&name);
         let bound = if lapsing { Bound::Maybe } else { Bound::Yes };
         // [S-63] What went back, or may have, does not count: its member did not acknowledge it, and
         // its session may be over.
         let may_be_back = |g: &GroupSend| {
             let open = || sessions[g.to].inflight.values().any(|f| f.order == g.order);
-            g.qos == 1 && g.bound != Bound::No && may_be_over(g.to) && open()
+            g.qos == 1 && g.bound != Bound::No && !self.is_certain(g.to) && open()
         };
         let order = if qos == 0 { 0 } else { sessions[sid].next_order };
         let over = qos == 1 && sessions[sid].ended;
@@ -393,7 +388,7 @@ impl Oracle {
             );
         }
         let went_back = over && bound == Bound::Yes;
-        if !went_back {
+        if !went_back && let Some(group) = self.groups.get_mut(&key) {
             group.sent.push(new);
         }
         Ok(())
