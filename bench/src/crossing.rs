@@ -50,6 +50,10 @@ pub(crate) struct Crossing {
     /// Seconds of measured traffic a run, 3 by default.
     #[arg(short = 'd', long)]
     duration: Option<f64>,
+    /// CPUs of the generator, separated by commas, one thread on each. With those of the shards, one
+    /// shard shares its core with the generator as two do.
+    #[arg(long, value_delimiter = ',')]
+    cpus: Vec<usize>,
     /// Further `--set` options for Ringmain, such as `reactor.busy_wait_us=20`.
     #[arg(long = "set")]
     set: Vec<String>,
@@ -101,7 +105,7 @@ struct Case {
 impl Crossing {
     pub(crate) fn new(bench: Bench) -> Self {
         let traffic = TRAFFIC.map(|(name, _)| name.to_owned()).to_vec();
-        Self { bench, count: 100, traffic, qos: 0, duration: None, set: vec![] }
+        Self { bench, count: 100, traffic, qos: 0, duration: None, cpus: vec![], set: vec![] }
     }
 
     pub(crate) fn run(&self) -> io::Result<()> {
@@ -175,7 +179,12 @@ impl Crossing {
         let (publishers, subscribers) = (path(&case.publishers), path(&case.subscribers));
         let fixed = ["pair", "-c", &count, "-q", &qos, "-d", &duration, "--warmup", "1"];
         let ids = ["--pub-ids", &publishers, "--sub-ids", &subscribers];
-        let report = load::run(programs, &server, &[&fixed[..], pace, &ids].concat())?;
+        let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
+        let (workers, cpus) = (cpus.len().to_string(), cpus.join(","));
+        let pinned = ["--workers", &workers, "--cpus", &cpus];
+        let pinned = if self.cpus.is_empty() { &[] } else { &pinned[..] };
+        let args = [&fixed[..], pace, &ids, pinned].concat();
+        let report = load::run(programs, &server, &args)?;
         let traffic = report.traffic.ok_or_else(|| io::Error::other("a run without traffic"))?;
         let ns_per_message = traffic.broker_ns_per_message().unwrap_or(f64::NAN);
         Ok(Run {

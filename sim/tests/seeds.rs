@@ -21,6 +21,13 @@ fn engine_passes_a_few_seeds_of_every_scenario() {
 fn engine_passes_the_seeds_that_were_settled() {
     let own = [915, 1035, 1260, 1839, 2151].map(|seed| (seed, None, None)); // S-67
     let shared = [19, 104, 110, 139, 177].map(|seed| (seed, Some("shared".to_owned()), Some(4)));
+    let shared = shared.into_iter().chain([
+        (256, Some("shared".to_owned()), Some(2)), // S-61
+        (939, None, None),
+        (7131, None, None),
+        (123, Some("shared".to_owned()), Some(5)),
+        (790, Some("pressure".to_owned()), None), // id in use
+    ]);
     for (seed, theme, shards) in own.into_iter().chain(shared) {
         let outcome = run(&Options { steps: 3000, theme, shards, ..options(seed, None) });
         assert!(outcome.violation.is_none(), "seed {seed}: {:?}", outcome.violation);

@@ -44,7 +44,7 @@ const fn shell(line: &'static str) -> Run {
 }
 
 /// Seeds of the simulator in CI; longer runs are a command of their own.
-const SIM: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --seeds 1..901";
+const SIM: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --seeds 1..3001";
 /// Bugs planted one at a time, each with a bounded number of seeds: are the oracles awake?
 const PLANTS: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --plant all";
 /// A minute for each target.
@@ -55,7 +55,7 @@ const INTEROP: &str = "RINGMAIN_BIN=\"${CARGO_TARGET_DIR:-$PWD/target}/release/r
                        bash tests/interop/run.sh";
 
 /// The minutes are for two cores and a fresh clone, several times what a step takes there: they end
-/// what hangs. All steps together take about 40 minutes.
+/// what hangs. All steps together take about 25 minutes.
 const STEPS: &[Step] = &[
     step("needs", Run::Own(needs::install), Format::None, When::Always, 10),
     step("lockfile", shell("cargo fetch --locked"), Format::None, When::Always, 10),
