@@ -25,6 +25,7 @@ fn engine_passes_the_seeds_that_were_settled() {
         (256, Some("shared".to_owned()), Some(2)), // S-61
         (939, None, None),
         (7131, None, None),
+        (13949, None, None), // P03
         (123, Some("shared".to_owned()), Some(5)),
         (790, Some("pressure".to_owned()), None), // id in use
     ]);

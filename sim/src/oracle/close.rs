@@ -4,6 +4,7 @@ use ringmain_shards::engine::effects::CloseHow;
 
 use super::state::ConnState;
 use super::{Oracle, Verdict, insist};
+use crate::wire::Connect;
 use crate::world::{NetId, SETTLED};
 
 /// [S-90] A dead connection is closed within this after 1.5 times its keep-alive, in ms.
@@ -76,6 +77,12 @@ impl Oracle {
         }
         let Some(sid) = conn.session else {
             // Its CONNECT may still have its effect: in this turn, or where it moves to.
+            // With expiry 0 that ends the session, whoever had it before.
+            let ends = |c: &Connect| c.version == 5 && c.expiry_s.unwrap_or(0) == 0;
+            let ends = conn.connect.as_deref().is_some_and(ends);
+            for (_, clean) in self.connecting[device].iter_mut().filter(|(n, _)| *n == net) {
+                *clean |= ends;
+            }
             let epoch = self.now.epoch;
             self.hung_up.push((net, device, epoch));
             return;

@@ -107,7 +107,8 @@ pub struct Oracle {
     sessions: Vec<Session>,
     /// The session of each device.
     current: Vec<Option<SessionId>>,
-    /// CONNECTs fed and not answered, by device: what they may do to the session is still open.
+    /// CONNECTs fed and not answered, by device, and whether they end the session that is there: what
+    /// they may do to it is still open.
     connecting: Vec<Vec<(NetId, bool)>>,
     /// Those of them that ended unanswered, with the moment.
     hung_up: Vec<(NetId, usize, u64)>,
