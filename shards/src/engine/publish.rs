@@ -101,9 +101,7 @@ impl Shard {
             match self.classify_qos2(ci, packet_id, p.dup, fx) {
                 Awaiting::New => {}
                 Awaiting::Repeat => {
-                    // Whether it was taken is not known before those ahead of it are answered.
-                    self.answer_publish(ci, packet_id, p.qos, ReasonCode::SUCCESS, fx);
-                    return;
+                    return self.answer_repeat(id, packet_id, fx);
                 }
                 Awaiting::Full => return,
             }

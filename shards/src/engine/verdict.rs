@@ -35,6 +35,8 @@ struct PendingPublish {
     refused: bool,
     /// Whether it is stored as a retained message: then somebody took it.
     stored: bool,
+    /// Of QoS 2: the session that has the packet id, which outlives the connection.
+    exactly_once: Option<(Ticket, PacketId)>,
 }
 
 /// An acknowledgement that waits: for its verdicts, or for those ahead of it. [MQTT-4.6.0-2]
@@ -58,6 +60,7 @@ impl Answers {
             taken: 0,
             refused: false,
             stored: false,
+            exactly_once: None,
         });
         super::core::ticket(&self.pending, ix)
     }
@@ -83,11 +86,13 @@ impl Shard {
         routed: Routed,
         fx: &mut Effects,
     ) {
+        let mut exactly_once = None;
         if qos == QoS::ExactlyOnce {
             let si = self.session_of(id.index);
             let now_ms = self.core.now_ms;
             let s = &mut self.core.sessions[si];
             s.await_rel().insert(packet_id.get(), now_ms);
+            exactly_once = Some((super::core::ticket(&self.core.sessions, si), packet_id));
         }
         if let Some(conn) = self.core.conns.get_mut(id.index) {
             conn.received_open += 1;
@@ -103,7 +108,8 @@ impl Shard {
             return self.answer_publish(id.index, packet_id, qos, reason, fx);
         };
         let Routed { asked: open, taken, refused, stored, .. } = routed;
-        self.answers.pending[pending] = PendingPublish { conn: id, open, taken, refused, stored };
+        self.answers.pending[pending] =
+            PendingPublish { conn: id, open, taken, refused, stored, exactly_once };
         let queue = self.answers.by_conn.entry(id.index).or_default();
         queue.push_back(Answer { packet_id, qos, pending, reason: None });
         self.bound_answers(id.index, fx);
@@ -123,6 +129,27 @@ impl Shard {
         };
         queue.push_back(Answer { packet_id, qos, pending: NONE, reason: Some(reason) });
         self.bound_answers(ci, fx);
+    }
+
+    /// Acknowledges a repeated QoS 2 publish: as the first one will be, if that waits for verdicts
+    /// still, from whatever connection of the session it came. [S-33, S-39]
+    pub(crate) fn answer_repeat(&mut self, id: ConnId, packet_id: PacketId, fx: &mut Effects) {
+        let qos = QoS::ExactlyOnce;
+        let of =
+            Some((super::core::ticket(&self.core.sessions, self.session_of(id.index)), packet_id));
+        let pending = self.answers.pending.iter().find(|(_, p)| p.exactly_once == of);
+        let Some(pending) = pending.map(|(ix, _)| ix) else {
+            return self.answer_publish(id.index, packet_id, qos, ReasonCode::SUCCESS, fx);
+        };
+        let p = &mut self.answers.pending[pending];
+        if std::mem::replace(&mut p.conn, id) != id
+            && let Some(conn) = self.core.conns.get_mut(id.index)
+        {
+            conn.received_open += 1;
+        }
+        let queue = self.answers.by_conn.entry(id.index).or_default();
+        queue.push_back(Answer { packet_id, qos, pending, reason: None });
+        self.bound_answers(id.index, fx);
     }
 
     /// Acknowledges a publish that was not routed with an error.
@@ -169,18 +196,27 @@ impl Shard {
             return;
         }
         let Some(p) = pending.remove(ticket.index) else { return };
-        if !self.core.is_open(p.conn) {
-            return;
-        }
         let reason = match (p.taken, p.refused) {
             (0, true) if p.stored => ReasonCode::SUCCESS,
             (0, true) => ReasonCode::QUOTA_EXCEEDED,
             (0, false) => ReasonCode::NO_MATCHING_SUBSCRIBERS,
             _ => ReasonCode::SUCCESS,
         };
+        if !self.core.is_open(p.conn) {
+            // Nobody took it and nobody is told, so a repeat must count as new. [S-34]
+            if reason.is_error()
+                && let Some((at, packet_id)) = p.exactly_once
+                && let Some(s) = self.core.sessions.get_checked(at.index, at.generation)
+                && let Some(awaiting) = s.awaiting_rel_mut()
+            {
+                awaiting.remove(packet_id.get());
+            }
+            return;
+        }
         let ci = p.conn.index;
         let Some(queue) = self.answers.by_conn.get_mut(&ci) else { return };
-        if let Some(answer) = queue.iter_mut().find(|a| a.pending == ticket.index) {
+        // More than one if the client repeated it without waiting.
+        for answer in queue.iter_mut().filter(|a| a.pending == ticket.index) {
             answer.reason = Some(reason);
             answer.pending = NONE;
         }

@@ -482,6 +482,46 @@ fn a_publisher_with_too_many_publishes_under_way_is_not_read() {
     assert_eq!(n.recv_all(p).len(), 3);
 }
 
+// Q04, S-33, S-34, S-39: what was refused is not acknowledged because its packet id is known.
+#[test]
+fn a_refused_qos2_publish_is_not_acknowledged_as_a_repeat() {
+    let mut n = Node::mqtt(2, |m| {
+        m.max_mqueue_len = 1;
+        m.mqueue_drop_policy = QueueDropPolicy::Reject;
+    });
+    let (here, there) = (n.id_on(0, "p"), n.id_on(1, "s"));
+    let s = n.resume(V5, &there);
+    n.sub(s, "t", 2);
+    n.drop_conn(s);
+    let mut p = n.resume(V5, &here);
+    assert_eq!(n.put(p, &publish("t", 2, "fills the queue")), 0);
+    let bytes = |id: u16, dup: bool| {
+        let mut bytes = Vec::new();
+        let publish = Publish { packet_id: Some(pid(id)), dup, ..publish("t", 2, "refused") };
+        Packet::Publish(publish).encode(&mut bytes, V5);
+        bytes
+    };
+    let codes = |got: Vec<Got>| -> Vec<(u16, u8)> {
+        let code = |g: &Got| match g.packet() {
+            Packet::PubRec(a) => Some((a.packet_id.get(), a.reason.0)),
+            _ => None,
+        };
+        got.iter().filter_map(code).collect()
+    };
+    // Repeated before the verdict is in.
+    n.send_raw(p, &[bytes(100, false), bytes(100, true)].concat());
+    let got = n.recv_all(p);
+    assert_eq!(codes(got), [(100, 0x97), (100, 0x97)]);
+    // The connection goes before it is in, and the next one repeats.
+    let wire = n.clients[p].wire;
+    n.write_ahead(wire, &bytes(101, false));
+    n.drop_conn(p);
+    p = n.resume(V5, &here);
+    n.send_raw(p, &bytes(101, true));
+    let got = n.recv_all(p);
+    assert_eq!(codes(got), [(101, 0x97)]);
+}
+
 // Q04, S-39: PUBACK of version 3 can't say that a message was refused, so there is none.
 #[test]
 fn a_queue_that_rejects_ends_the_connection_of_a_version_3_publisher() {
