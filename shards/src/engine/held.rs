@@ -1,7 +1,7 @@
 //! Live messages that wait for a retained replay of their session. (docs/adr/0014) [S-23, S-44, S-83]
 //!
 //! A live message waits as long as an older retained message of its topic may still come, or one of
-//! its publisher and quality of service waits before it; all others pass.
+//! its publisher waits before it that it must not overtake; all others pass.
 
 use std::collections::VecDeque;
 
@@ -28,6 +28,8 @@ const HELD_MAX: usize = 1000;
 const HELD_BYTES_MAX: u64 = 1 << 20;
 /// Topics remembered of those that went out. Of further ones an older stored message may follow.
 const PASSED_MAX: usize = 100_000;
+
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 /// A copy that waits.
 #[derive(Debug)]
@@ -83,9 +85,10 @@ impl Held {
         self.waiting.iter().any(|w| w.copy.msg.topic() == topic)
     }
 
-    /// Whether a message would overtake one that waits. [S-80, S-81]
+    /// Whether a message would overtake one that waits. [S-80, S-81] With QoS 0 it does overtake those
+    /// of its publisher that go by the window. [S-23]
     fn is_before(&self, topic: &str, publisher: u64, qos: QoS) -> bool {
-        let same = |c: &Copy| c.qos == qos && c.msg.publisher == publisher;
+        let same = |c: &Copy| c.msg.publisher == publisher && waits_behind(qos, c.qos);
         self.waiting.iter().any(|w| w.live && same(&w.copy) || w.copy.msg.topic() == topic)
     }
 
@@ -131,19 +134,20 @@ impl Held {
     ) -> SmallVec<[Copy; 4]> {
         let mut out = SmallVec::new();
         let mut topics = HashSet::new();
-        let mut publishers = HashSet::new();
+        let mut publishers: HashSet<(u64, QoS)> = HashSet::new();
         for w in std::mem::take(&mut self.waiting) {
             let Waiting { live, ref copy, .. } = w;
             let topic = topic_hash(copy.msg.topic());
-            let from = (copy.msg.publisher, copy.qos as u8);
+            let publisher = copy.msg.publisher;
+            let earlier = |qos| waits_behind(copy.qos, qos) && publishers.contains(&(publisher, qos));
             let stays = topics.contains(&topic)
-                || live && publishers.contains(&from)
+                || live && QOS.into_iter().any(earlier)
                 || live && copy.qos == QoS::AtMostOnce && unsent.contains(&topic)
                 || live && still(copy.msg.topic());
             if stays {
                 topics.insert(topic);
                 if live {
-                    publishers.insert(from);
+                    publishers.insert((publisher, copy.qos));
                 }
                 self.waiting.push_back(w);
                 continue;
@@ -267,6 +271,12 @@ impl Core {
             self.offer(si, copy);
         }
     }
+}
+
+/// Whether a message keeps its place behind an earlier one of its publisher, by their QoS: only QoS 0
+/// overtakes, and only what goes by the window.
+fn waits_behind(later: QoS, earlier: QoS) -> bool {
+    later != QoS::AtMostOnce || earlier == QoS::AtMostOnce
 }
 
 fn matches_any<'a>(mut filters: impl Iterator<Item = &'a str>, topic: &str) -> bool {

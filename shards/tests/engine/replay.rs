@@ -98,11 +98,15 @@ fn what_waits_keeps_the_order_of_its_publisher_and_holds_up_no_other_one() {
         let second = if first.topic == "x/0" { "x/1" } else { "x/0" };
         n.put(p, &publish(second, 0, "p 1"));
         n.put(p, &publish("y", 0, "p 2"));
+        n.put(p, &publish("w", 1, "p 3"));
+        n.put(p, &publish("w", 0, "p 4"));
         n.quiet(s);
         n.put(q, &publish("z", 0, "q 1"));
         assert_eq!(texts(&n.msgs(s)), ["q 1"]);
         n.ack(s, PacketType::PubAck, first.id);
-        assert_eq!(texts(&n.msgs(s)), ["stored", "p 1", "p 2"], "{shards}");
+        // QoS 0 goes past the window of "p 3", and "p 3" past no QoS 0 before it.
+        let got = n.msgs(s);
+        assert_eq!(texts(&got), ["stored", "p 1", "p 2", "p 4", "p 3"], "{shards}");
     }
 }
 
