@@ -203,6 +203,14 @@ impl<'a> Lead<'a> {
             broker: self.sample(),
         };
         self.measured.stage.reset();
+        let at_once = match stage {
+            Stage::Traffic { warmup, .. } => warmup.is_zero(),
+            stage => matches!(stage, Stage::Churn { .. }),
+        };
+        if at_once {
+            // A short run may be over before a later look.
+            self.begin_to_measure();
+        }
         let order = self.shared.give(Order::Stage(index as u32));
         self.wait_for(order);
         match *stage {
@@ -270,8 +278,10 @@ impl<'a> Lead<'a> {
         deliveries: Option<u64>,
         populations: &[u16],
     ) {
-        self.pause(warmup);
-        self.begin_to_measure();
+        if !warmup.is_zero() {
+            self.pause(warmup);
+            self.begin_to_measure();
+        }
         let publishers: u64 = publishing(&self.plan, populations).sum();
         let delivered = self.stage.counters.delivered;
         let enough = |c: &Counters| match (duration, deliveries) {
@@ -309,7 +319,6 @@ impl<'a> Lead<'a> {
     }
 
     fn churn(&mut self, duration: Duration, drain: Duration) {
-        self.begin_to_measure();
         self.pause(duration);
         self.end_traffic();
         let order = self.shared.give(Order::Drain);
