@@ -9,17 +9,24 @@
 //! a client opens and ends) and `session.rs` (what it says).
 
 mod address;
+pub mod assertion;
 pub mod cli;
 mod client;
 mod clock;
+pub mod compare;
 mod connection;
 pub mod cost;
 pub mod environment;
+pub mod find_max;
+pub mod metric;
 mod packets;
 pub mod plan;
+pub mod plot;
+pub mod quantity;
 pub mod report;
 pub mod ring;
 pub mod run;
+pub mod scenario;
 mod session;
 pub mod stamp;
 pub mod stats;

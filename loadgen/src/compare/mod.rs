@@ -1,0 +1,3 @@
+//! Two brokers in turn, and what their difference is worth.
+
+pub mod statistics;

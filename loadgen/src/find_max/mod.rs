@@ -1,0 +1,4 @@
+//! The highest rate that holds an objective.
+
+pub mod search;
+pub mod slo;
