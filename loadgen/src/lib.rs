@@ -8,6 +8,7 @@
 //! The reading path: `main.rs` → [`cli`] → [`plan`] → [`run`] → `worker.rs` → `connection.rs` (how
 //! a client opens and ends) and `session.rs` (what it says).
 
+mod account;
 mod address;
 pub mod assertion;
 pub mod cli;
@@ -19,6 +20,8 @@ pub mod cost;
 pub mod environment;
 pub mod find_max;
 pub mod metric;
+pub mod judge;
+mod pace;
 mod packets;
 pub mod plan;
 pub mod plot;
@@ -28,6 +31,8 @@ pub mod ring;
 pub mod run;
 pub mod scenario;
 mod session;
+pub mod size;
+pub mod snapshot;
 pub mod stamp;
 pub mod stats;
 pub mod template;
