@@ -88,7 +88,8 @@ impl FromStr for Assertion {
         if metric.is_empty() {
             return Err(format!("`{text}` names nothing before `{sign}`"));
         }
-        let bound = Quantity::parse(&text[at + sign.len()..]).map_err(|e| format!("`{text}`: {e}"))?;
+        let bound =
+            Quantity::parse(&text[at + sign.len()..]).map_err(|e| format!("`{text}`: {e}"))?;
         Ok(Self { metric: metric.to_owned(), op, bound, text: text.trim().to_owned() })
     }
 }
@@ -109,7 +110,10 @@ impl Assertion {
     pub fn check(&self, metrics: &Metrics) -> Result<(), String> {
         let Some(value) = metrics.get(&self.metric) else {
             let nearest = metrics.nearest(&self.metric);
-            return Err(format!("`{}`: there is no metric {}; nearest: {nearest}", self.text, self.metric));
+            return Err(format!(
+                "`{}`: there is no metric {}; nearest: {nearest}",
+                self.text, self.metric
+            ));
         };
         self.bound.of(value.dimension).map_err(|e| format!("`{}`: {e}", self.text))?;
         Ok(())

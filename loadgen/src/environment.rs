@@ -410,7 +410,9 @@ mod tests {
 
     #[test]
     fn cores_and_sockets_are_counted_once() {
-        let cpu = |socket, core| format!("model name\t: X\nphysical id\t: {socket}\ncore id\t\t: {core}\n");
+        let cpu = |socket, core| {
+            format!("model name\t: X\nphysical id\t: {socket}\ncore id\t\t: {core}\n")
+        };
         let info = [cpu(0, 0), cpu(0, 0), cpu(0, 1), cpu(1, 0)].join("\n");
         assert_eq!(count_distinct(&info, &["physical id", "core id"]), 3);
         assert_eq!(count_distinct(&info, &["physical id"]), 2);

@@ -86,11 +86,12 @@ impl Quantity {
         let (number, unit) = (text[..end].replace('_', ""), text[end..].trim());
         let number: f64 =
             number.parse().map_err(|_| format!("`{text}` does not begin with a number"))?;
-        let &(_, unit, factor) = UNITS.iter().find(|(name, ..)| *name == unit).ok_or_else(|| {
-            let names: Vec<&str> =
-                UNITS.iter().map(|u| u.0).filter(|n| !n.is_empty() && n.is_ascii()).collect();
-            format!("`{unit}` is not a unit: there are {}", names.join(", "))
-        })?;
+        let &(_, unit, factor) =
+            UNITS.iter().find(|(name, ..)| *name == unit).ok_or_else(|| {
+                let names: Vec<&str> =
+                    UNITS.iter().map(|u| u.0).filter(|n| !n.is_empty() && n.is_ascii()).collect();
+                format!("`{unit}` is not a unit: there are {}", names.join(", "))
+            })?;
         Ok(Self { value: number * factor, unit })
     }
 

@@ -103,8 +103,7 @@ pub fn search<E>(
     limits: &Limits,
     mut trial: impl FnMut(f64) -> Result<Option<Trial>, E>,
 ) -> Result<Found, E> {
-    let mut found =
-        Found { best: None, missed: None, ended: Ended::Found, steps: Vec::new() };
+    let mut found = Found { best: None, missed: None, ended: Ended::Found, steps: Vec::new() };
     let mut void_above = false;
     let mut rate = limits.start.clamp(limits.min, limits.max);
     loop {
@@ -232,14 +231,18 @@ mod tests {
         let mut voided = 0;
         let once = |rate: f64| {
             voided += 1;
-            Ok::<_, ()>(Some(if voided == 1 { void() } else if rate <= 1500.0 { Trial::Held } else { missed() }))
+            Ok::<_, ()>(Some(if voided == 1 {
+                void()
+            } else if rate <= 1500.0 {
+                Trial::Held
+            } else {
+                missed()
+            }))
         };
         let found = search(&limits(), once).unwrap();
         assert_eq!((found.ended, found.steps[0].verdict), (Ended::Found, StepVerdict::Held));
 
-        let weak = |rate: f64| {
-            Ok::<_, ()>(Some(if rate > 5000.0 { void() } else { Trial::Held }))
-        };
+        let weak = |rate: f64| Ok::<_, ()>(Some(if rate > 5000.0 { void() } else { Trial::Held }));
         let found = search(&limits(), weak).unwrap();
         assert_eq!(found.ended, Ended::GeneratorIsTheLimit);
         assert!(found.best.unwrap() <= 5000.0);

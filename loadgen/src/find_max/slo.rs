@@ -7,8 +7,7 @@ use crate::assertion::{Assertion, Verdict};
 use crate::metric::Metrics;
 
 /// Short names and what they mean; the empty prefix is the latency that the load is about.
-const SHORT: &[&str] =
-    &["min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
+const SHORT: &[&str] = &["min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
 /// `p99<5ms,loss==0`: all of it must hold.
 ///
@@ -24,10 +23,16 @@ impl FromStr for Slo {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let terms: Vec<Assertion> =
-            text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+        let terms: Vec<Assertion> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         if terms.is_empty() {
-            return Err("an objective is a claim like `p99<5ms`, or several joined by commas".to_owned());
+            return Err(
+                "an objective is a claim like `p99<5ms`, or several joined by commas".to_owned()
+            );
         }
         Ok(Self { terms })
     }

@@ -233,7 +233,10 @@ impl Axis {
             Scale::Linear => {
                 let step = nice((self.high - self.low) / 5.0);
                 let first = (self.low / step).ceil() as i64;
-                (first..).map(|n| n as f64 * step).take_while(|&t| t <= self.high * 1.000_001).collect()
+                (first..)
+                    .map(|n| n as f64 * step)
+                    .take_while(|&t| t <= self.high * 1.000_001)
+                    .collect()
             }
             Scale::Log => {
                 let decades = self.low.log10().round() as i32..=self.high.log10().round() as i32;

@@ -342,13 +342,8 @@ impl<'a> Table<'a> {
 
     /// The strings of a list; a single string is a list of one.
     pub(super) fn texts(&self, key: &'static str) -> Vec<(&'a Node, &'a str)> {
-        let Some(node) = self.node(key) else { return Vec::new() };
         let mut texts = Vec::new();
-        let items = match &node.value {
-            Value::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(node),
-        };
-        for item in items {
+        for item in self.items(key) {
             match &item.value {
                 Value::Text(text) => texts.push((item, text.as_str())),
                 _ => {
@@ -357,6 +352,103 @@ impl<'a> Table<'a> {
             }
         }
         texts
+    }
+
+    /// Whole numbers of a list.
+    pub(super) fn integers<T: TryFrom<i64>>(
+        &self,
+        key: &'static str,
+        bounds: RangeInclusive<i64>,
+    ) -> Vec<T> {
+        let mut numbers = Vec::new();
+        for item in self.items(key) {
+            match item.value {
+                Value::Integer(n) if bounds.contains(&n) => numbers.extend(T::try_from(n).ok()),
+                _ => {
+                    let (least, most) = (bounds.start(), bounds.end());
+                    let expected = format!("expected whole numbers from {least} to {most}");
+                    let _: Option<()> = self.wrong(key, item, &expected);
+                }
+            }
+        }
+        numbers
+    }
+
+    /// Numbers of a list.
+    pub(super) fn numbers(&self, key: &'static str) -> Vec<f64> {
+        let mut numbers = Vec::new();
+        for item in self.items(key) {
+            match item.value {
+                Value::Integer(n) => numbers.push(n as f64),
+                Value::Float(n) if n.is_finite() => numbers.push(n),
+                _ => {
+                    let _: Option<()> = self.wrong(key, item, "expected numbers");
+                }
+            }
+        }
+        numbers
+    }
+
+    /// A number from 0 to 1.
+    pub(super) fn share(&self, key: &'static str) -> Option<f64> {
+        let number = self.number(key)?;
+        if (0.0..=1.0).contains(&number) {
+            return Some(number);
+        }
+        self.problem(key, format_args!("expected a number from 0 to 1, found {number}"));
+        None
+    }
+
+    /// The strings of a table, by their keys.
+    pub(super) fn pairs(&self, key: &'static str) -> Vec<(String, String)> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let Value::Table(entries) = &node.value else {
+            let _: Option<()> = self.wrong(key, node, "expected a table of strings");
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, item) in entries {
+            match &item.value {
+                Value::Text(text) => pairs.push((name.clone(), text.clone())),
+                _ => {
+                    let _: Option<()> = self.wrong(key, item, "expected strings");
+                }
+            }
+        }
+        pairs
+    }
+
+    /// The index of the name that a key holds.
+    pub(super) fn name_of(&self, key: &'static str, names: &[&str]) -> Option<u16> {
+        let node = self.node(key)?;
+        let text = self.text(key)?;
+        self.index(key, node, text, names)
+    }
+
+    /// The indices of the names that a list holds.
+    pub(super) fn names(&self, key: &'static str, names: &[&str]) -> Vec<u16> {
+        let texts = self.texts(key);
+        texts.into_iter().filter_map(|(node, text)| self.index(key, node, text, names)).collect()
+    }
+
+    fn index(&self, key: &str, node: &Node, text: &str, names: &[&str]) -> Option<u16> {
+        let found = names.iter().position(|name| *name == text);
+        if found.is_none() {
+            let near = nearest(text, names.iter().copied()).unwrap_or("");
+            let at = self.at(key);
+            let message = format!("{at}: there is no population {text}; nearest: {near}");
+            self.reader.report(node, message);
+        }
+        found.map(|n| n as u16)
+    }
+
+    /// The items of a list; another value is a list of one.
+    fn items(&self, key: &'static str) -> &'a [Node] {
+        let Some(node) = self.node(key) else { return &[] };
+        match &node.value {
+            Value::List(items) => items,
+            _ => std::slice::from_ref(node),
+        }
     }
 
     /// The name of a key for messages.
@@ -457,7 +549,8 @@ mod tests {
         (sum, reader.finish())
     }
 
-    const TWO: &str = "[[population]]\nname = \"a\"\ncount = 2\n[[population]]\nname = \"b\"\ncount = 3\n";
+    const TWO: &str =
+        "[[population]]\nname = \"a\"\ncount = 2\n[[population]]\nname = \"b\"\ncount = 3\n";
 
     #[test]
     fn an_unknown_key_is_reported_with_its_line_and_the_nearest_key() {
