@@ -63,6 +63,11 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
+/// Lets the next run of this process run to its end.
+pub(crate) fn forget_interrupt() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Whether a run of this process was interrupted.
 #[must_use]
 pub fn interrupted() -> bool {
@@ -82,6 +87,27 @@ pub fn run(
 ) -> io::Result<Report> {
     plan.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     let plan = Arc::new(plan);
+    run_checked(&plan, options, observer).map(|(report, _)| report)
+}
+
+/// Runs a part of a plan and says what the check of the whole needs.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_part(
+    plan: Plan,
+    options: &RunOptions,
+    observer: &mut dyn FnMut(&Snapshot),
+) -> io::Result<(Report, Vec<WorkerResult>)> {
+    plan.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    run_checked(&Arc::new(plan), options, observer)
+}
+
+fn run_checked(
+    plan: &Arc<Plan>,
+    options: &RunOptions,
+    observer: &mut dyn FnMut(&Snapshot),
+) -> io::Result<(Report, Vec<WorkerResult>)> {
     let mut lead = Lead::start(plan.clone(), options, observer)?;
     for (index, stage) in plan.stages.iter().enumerate() {
         if !interrupted() || stage.stage == Stage::Close {
@@ -523,7 +549,7 @@ impl<'a> Lead<'a> {
         self.last = Look { at: now, counters, cpu, broker };
     }
 
-    fn report(mut self) -> io::Result<Report> {
+    fn report(mut self) -> io::Result<(Report, Vec<WorkerResult>)> {
         self.shared.give(Order::Stop);
         let mut results = Vec::new();
         for worker in std::mem::take(&mut self.workers) {
@@ -542,7 +568,7 @@ impl<'a> Lead<'a> {
         self.report.generator.cpu_ns = process_cpu_ns() - self.cpu_before;
         self.report.generator = Generator { ..self.report.generator };
         self.judge.conclude(&mut self.report, &self.plan, self.options.allow_loss);
-        Ok(self.report)
+        Ok((self.report, results))
     }
 }
 
