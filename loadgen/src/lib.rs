@@ -17,6 +17,7 @@ pub mod cost;
 pub mod environment;
 mod packets;
 pub mod plan;
+pub mod preflight;
 pub mod report;
 pub mod ring;
 pub mod run;
