@@ -10,9 +10,10 @@ use ringmain_mqtt::{QoS, Version};
 
 use crate::address::automatic_sources;
 use crate::plan::{
-    ClientIds, ConnectPlan, End, Expect, Pace, Plan, Population, PublishPlan, SubscribePlan,
+    ClientIds, ConnectPlan, End, Expect, Pace, Plan, Population, PublishPlan, Stage, SubscribePlan,
 };
-use crate::run::{RunOptions, TrafficOptions};
+use crate::run::RunOptions;
+use crate::size::Size;
 use crate::template::Template;
 
 /// Load generator for MQTT brokers: many connections from few descriptors, exact checks of what
@@ -290,7 +291,13 @@ impl Command {
 }
 
 impl Common {
-    fn plan(&self, populations: Vec<Population>, cycles: u32) -> Result<Plan, String> {
+    /// The plan of these populations: connect, hold, traffic if there is any, close.
+    fn plan(
+        &self,
+        populations: Vec<Population>,
+        cycles: u32,
+        traffic: Option<Stage>,
+    ) -> Result<Plan, String> {
         let target = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|e| format!("{}: {e}", self.host))?
@@ -302,18 +309,25 @@ impl Common {
         } else {
             self.ifaddr.iter().map(|&ip| SocketAddr::new(ip, 0)).collect()
         };
+        let connect = Stage::Connect {
+            rate: self.connrate,
+            in_flight: self.in_flight,
+            attempts_max: 1,
+            populations: Vec::new(),
+        };
+        let hold = seconds(self.hold)?;
+        let hold = (!hold.is_zero()).then_some(Stage::Hold { duration: hold });
+        let stages = [Some(connect), hold, traffic, Some(Stage::Close)];
         Ok(Plan {
-            target,
             sources,
             workers: self.workers,
             cpus: self.cpus.clone(),
-            connect_rate: self.connrate,
-            connects_in_flight: self.in_flight,
             connect_timeout: seconds(self.connect_timeout)?,
             end: self.end,
             cycles,
-            fresh_ids: false,
             populations,
+            stages: stages.into_iter().flatten().map(Stage::named).collect(),
+            ..Plan::new(target)
         })
     }
 
@@ -321,8 +335,6 @@ impl Common {
         Ok(RunOptions {
             broker_pid: self.broker_pid,
             settle: seconds(self.settle)?,
-            hold: seconds(self.hold)?,
-            traffic: None,
             progress: !self.quiet,
             allow_loss: false,
         })
@@ -337,14 +349,12 @@ impl Common {
         let expiry =
             if self.no_clean { self.session_expiry.or(Some(3600)) } else { self.session_expiry };
         Ok(ConnectPlan {
-            version,
             clean_start: !self.no_clean,
             session_expiry_s: expiry,
             keep_alive_s: self.keepalive,
-            ids: ClientIds::Template(self.client_id.with_suffix(suffix)),
             username: self.username.clone(),
             password: self.password.clone(),
-            receive_maximum: None,
+            ..ConnectPlan::new(version, self.client_id.with_suffix(suffix))
         })
     }
 }
@@ -353,9 +363,10 @@ impl Conn {
     fn plan(&self) -> Result<(Plan, RunOptions), String> {
         let connect = self.common.connect("")?;
         let mut population = Population::idle("connections", self.count, connect);
-        population.subscribe =
-            self.topic.clone().map(|filter| SubscribePlan { filter, qos: qos(self.qos) });
-        let mut plan = self.common.plan(vec![population], self.cycles)?;
+        let filter = self.topic.clone();
+        population.subscriptions =
+            filter.map(|filter| SubscribePlan::new(filter, qos(self.qos))).into_iter().collect();
+        let mut plan = self.common.plan(vec![population], self.cycles, None)?;
         plan.fresh_ids = self.fresh_ids;
         Ok((plan, self.common.options()?))
     }
@@ -370,9 +381,8 @@ impl Publish {
             retain: self.retain,
             ..self.messages.publish(self.topic.clone(), window)?
         });
-        let mut options = self.common.options()?;
-        options.traffic = Some(self.messages.traffic()?);
-        Ok((self.common.plan(vec![population], 1)?, options))
+        let traffic = Some(self.messages.traffic()?);
+        Ok((self.common.plan(vec![population], 1, traffic)?, self.common.options()?))
     }
 }
 
@@ -380,20 +390,19 @@ impl Subscribe {
     fn plan(&self) -> Result<(Plan, RunOptions), String> {
         let connect = self.common.connect("-s")?;
         let mut population = Population::idle("subscribers", self.count, connect);
-        population.subscribe =
-            Some(SubscribePlan { filter: self.topic.clone(), qos: qos(self.qos) });
+        population.subscriptions = vec![SubscribePlan::new(self.topic.clone(), qos(self.qos))];
         population.expect = if self.check { Expect::Stream } else { Expect::None };
         if self.duration.is_none() && self.limit.is_none() {
             return Err("give --duration or --limit: what ends the run?".into());
         }
-        let mut options = self.common.options()?;
-        options.traffic = Some(TrafficOptions {
+        let traffic = Stage::Traffic {
             warmup: Duration::ZERO,
             duration: self.duration.map(seconds).transpose()?,
             drain: Duration::MAX,
             deliveries: self.limit,
-        });
-        Ok((self.common.plan(vec![population], 1)?, options))
+            populations: Vec::new(),
+        };
+        Ok((self.common.plan(vec![population], 1, Some(traffic))?, self.common.options()?))
     }
 }
 
@@ -402,7 +411,7 @@ impl Pair {
         let filter = self.topic.clone();
         let mut subscribers =
             Population::idle("subscribers", self.count, self.common.connect("-s")?);
-        subscribers.subscribe = Some(SubscribePlan { filter, qos: qos(self.messages.qos) });
+        subscribers.subscriptions = vec![SubscribePlan::new(filter, qos(self.messages.qos))];
         subscribers.expect = Expect::Peer(1);
         let mut publishers = Population::idle("publishers", self.count, self.common.connect("-p")?);
         let window = Pace::Peer { window: self.messages.inflight, peer: 0 };
@@ -419,9 +428,9 @@ impl Pair {
             populations.push(Population::idle("idle", self.idle, self.common.connect("-i")?));
         }
         let mut options = self.common.options()?;
-        options.traffic = Some(self.messages.traffic()?);
         options.allow_loss = self.messages.allow_loss;
-        Ok((self.common.plan(populations, 1)?, options))
+        let traffic = Some(self.messages.traffic()?);
+        Ok((self.common.plan(populations, 1, traffic)?, options))
     }
 }
 
@@ -430,16 +439,16 @@ impl Fanout {
         let filter = self.topic.clone();
         let mut subscribers =
             Population::idle("subscribers", self.count, self.common.connect("-s")?);
-        subscribers.subscribe = Some(SubscribePlan { filter, qos: qos(self.messages.qos) });
+        subscribers.subscriptions = vec![SubscribePlan::new(filter, qos(self.messages.qos))];
         subscribers.expect = Expect::All(1);
         let mut publishers =
             Population::idle("publishers", self.publishers, self.common.connect("-p")?);
         let window = Pace::Group { window: self.messages.inflight, fan_out: self.count };
         publishers.publish = Some(self.messages.publish(self.topic.clone(), window)?);
         let mut options = self.common.options()?;
-        options.traffic = Some(self.messages.traffic()?);
         options.allow_loss = self.messages.allow_loss;
-        Ok((self.common.plan(vec![subscribers, publishers], 1)?, options))
+        let traffic = Some(self.messages.traffic()?);
+        Ok((self.common.plan(vec![subscribers, publishers], 1, traffic)?, options))
     }
 }
 
@@ -456,18 +465,19 @@ impl Messages {
             topic,
             qos: qos(self.qos),
             retain: false,
-            size: self.size,
+            size: Size::Fixed(self.size),
             pace,
             limit: self.limit,
         })
     }
 
-    fn traffic(&self) -> Result<TrafficOptions, String> {
-        Ok(TrafficOptions {
+    fn traffic(&self) -> Result<Stage, String> {
+        Ok(Stage::Traffic {
             warmup: seconds(self.warmup)?,
             duration: self.duration.map(seconds).transpose()?,
             drain: seconds(self.drain)?,
             deliveries: None,
+            populations: Vec::new(),
         })
     }
 }

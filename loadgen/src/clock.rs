@@ -24,3 +24,52 @@ pub fn thread_cpu_ns() -> u64 {
 pub fn process_cpu_ns() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
+
+/// How far the machine's clocks are apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClockOffsets {
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC.
+    wall: i64,
+    /// CLOCK_BOOTTIME less CLOCK_MONOTONIC: the time that the machine was asleep.
+    asleep: i64,
+    /// How long reading them took: an interruption makes the differences wrong by that much.
+    took: u64,
+}
+
+impl ClockOffsets {
+    pub(crate) fn read() -> Self {
+        let before = now_ns();
+        let (wall, boot) = (read(libc::CLOCK_REALTIME), read(libc::CLOCK_BOOTTIME));
+        let took = now_ns() - before;
+        Self { wall: wall as i64 - before as i64, asleep: boot as i64 - before as i64, took }
+    }
+
+    /// Says which clock moved by more than `max_ns`.
+    pub(crate) fn step_since(&self, before: &Self, max_ns: u64) -> Option<String> {
+        let moved = |now: i64, then: i64| {
+            let by = now - then;
+            (by.unsigned_abs() > max_ns + self.took + before.took).then_some(by as f64 / 1e6)
+        };
+        if let Some(ms) = moved(self.asleep, before.asleep) {
+            return Some(format!("the machine was asleep for {ms:.1} ms"));
+        }
+        let ms = moved(self.wall, before.wall)?;
+        Some(format!("the wall clock was stepped by {ms:.1} ms"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_seen_and_an_interruption_is_not() {
+        let before = ClockOffsets { wall: 1_000_000, asleep: 0, took: 100 };
+        let stepped = ClockOffsets { wall: -9_000_000, ..before };
+        assert!(stepped.step_since(&before, 5_000_000).unwrap().contains("wall clock"));
+        let interrupted = ClockOffsets { took: 10_000_000, ..stepped };
+        assert_eq!(interrupted.step_since(&before, 5_000_000), None);
+        let slept = ClockOffsets { asleep: 1_000_000_000, ..before };
+        assert!(slept.step_since(&before, 5_000_000).unwrap().contains("asleep"));
+    }
+}

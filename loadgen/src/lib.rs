@@ -8,6 +8,7 @@
 //! The reading path: `main.rs` → [`cli`] → [`plan`] → [`run`] → `worker.rs` → `connection.rs` (how
 //! a client opens and ends) and `session.rs` (what it says).
 
+mod account;
 mod address;
 pub mod cli;
 mod client;
@@ -15,6 +16,8 @@ mod clock;
 mod connection;
 pub mod cost;
 pub mod environment;
+pub mod judge;
+mod pace;
 mod packets;
 pub mod plan;
 pub mod preflight;
@@ -22,6 +25,8 @@ pub mod report;
 pub mod ring;
 pub mod run;
 mod session;
+pub mod size;
+pub mod snapshot;
 pub mod stamp;
 pub mod stats;
 pub mod template;

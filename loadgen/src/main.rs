@@ -23,7 +23,8 @@ fn main() -> ExitCode {
 fn start(cli: &Cli) -> Result<bool, String> {
     let (plan, options) = cli.command.plan()?;
     run::catch_signals();
-    let report = run::run(plan, &options).map_err(|e| e.to_string())?;
+    let mut observer = run::plain_lines(options.progress);
+    let report = run::run(plan, &options, &mut observer).map_err(|e| e.to_string())?;
     print!("{}", report.to_text());
     if let Some(path) = &cli.command.common().json {
         let json = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;

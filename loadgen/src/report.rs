@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Deref;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,9 @@ pub struct Report {
     pub account: Option<Account>,
     /// The part of the traffic that was measured.
     pub traffic: Option<Traffic>,
-    /// Latencies in ns.
-    pub latencies: BTreeMap<String, Summary>,
+    /// Latencies in ns: `connect`, `subscribe`, `ack`, `delivery`, and in an open loop `lag` (from
+    /// when a message was due until it was sent).
+    pub latencies: BTreeMap<String, Latency>,
     /// The generator's own cost.
     pub generator: Generator,
     /// The broker's cost at named moments.
@@ -44,6 +46,107 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// Why the run is not clean; empty if it is.
     pub problems: Vec<String>,
+    /// Why the latencies and rates of the run mean nothing: the generator itself failed. Empty if
+    /// it did not.
+    #[serde(default)]
+    pub void: Vec<String>,
+    /// What may explain a surprise, but spoils nothing.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    /// What all random choices depended on.
+    #[serde(default)]
+    pub seed: u64,
+    /// One entry for each stage, in order.
+    #[serde(default)]
+    pub stages: Vec<StageReport>,
+    /// What happened over time: a row every 250 ms.
+    #[serde(default)]
+    pub series: Vec<Row>,
+}
+
+/// The latencies of one kind, in ns. For Rust and in JSON it has the fields of the corrected
+/// summary itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// From when the operation was due.
+    #[serde(flatten)]
+    pub corrected: Summary,
+    /// From when it was really begun. In a closed loop the same.
+    #[serde(default)]
+    pub raw: Option<Summary>,
+    /// The histogram behind `corrected`: value and count, values ascending, zeroes left out.
+    #[serde(default)]
+    pub histogram: Vec<(u64, u64)>,
+    /// The histogram behind `raw`; empty where it is the same.
+    #[serde(default)]
+    pub raw_histogram: Vec<(u64, u64)>,
+}
+
+impl Deref for Latency {
+    type Target = Summary;
+
+    fn deref(&self) -> &Summary {
+        &self.corrected
+    }
+}
+
+/// What one stage did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// `connect`, `hold`, `traffic`, `drain`, `offline`, `storm`, `churn` or `close`.
+    pub kind: String,
+    /// Seconds from the run's start to its own.
+    pub start_s: f64,
+    /// How long it took. Of traffic, the measured part.
+    pub seconds: f64,
+    /// What it counted; `live`, `waiting`, `opening` and `closing` are as they were at its end.
+    pub counters: Counters,
+    /// Latencies of this stage alone, without histograms.
+    pub latencies: BTreeMap<String, Latency>,
+    /// The broker before it; of traffic, when measuring began.
+    pub broker_before: Option<Sample>,
+    /// The broker after it.
+    pub broker_after: Option<Sample>,
+    /// CPU time of the generator in ns.
+    pub generator_cpu_ns: u64,
+    /// After a storm: seconds from the first close until the last client was back.
+    pub recovery_s: Option<f64>,
+}
+
+/// What happened in one interval of [`Report::series`].
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Row {
+    /// Seconds from the run's start to the end of the interval.
+    pub at_s: f64,
+    /// Index of the stage.
+    pub stage: u32,
+    /// Connections that are ready.
+    pub live: u64,
+    /// Connections that became ready, a second.
+    pub ready_per_s: f64,
+    /// Messages sent a second.
+    pub sent_per_s: f64,
+    /// Messages delivered a second.
+    pub delivered_per_s: f64,
+    /// Attempts that failed and connections that broke, so far.
+    pub errors: u64,
+    /// Corrected delivery latency (where nothing is delivered: of acknowledgements, else of
+    /// connections) in the interval, in ns; 0 without any.
+    pub p50: u64,
+    /// See `p50`.
+    pub p99: u64,
+    /// See `p50`.
+    pub p999: u64,
+    /// See `p50`.
+    pub max: u64,
+    /// The generator's CPU time as a share of one core.
+    pub generator_cpu: f64,
+    /// The broker's CPU time as a share of one core.
+    pub broker_cpu: Option<f64>,
+    /// Resident bytes of the broker.
+    pub broker_rss: Option<u64>,
 }
 
 /// What happened between the end of the warm-up and the end of the traffic.
@@ -81,8 +184,9 @@ pub struct Generator {
     pub rss: u64,
 }
 
-/// A sample with a name: `start`, `connected`, `settled`, `held`, `traffic-begin`, `traffic-end`,
-/// `closed`.
+/// A sample with a name. The moments of the first stage of a kind are `start`, `connected`,
+/// `settled`, `held`, `traffic-begin`, `traffic-end`, `closed`; those of further ones are in
+/// [`Report::stages`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mark {
     /// The moment.
@@ -92,7 +196,7 @@ pub struct Mark {
 }
 
 /// A histogram in nine numbers; times in ns.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Values.
     pub count: u64,
@@ -138,6 +242,12 @@ impl Report {
         self.problems.is_empty()
     }
 
+    /// Whether the generator itself spoilt the run, so that latencies and rates mean nothing.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        !self.void.is_empty()
+    }
+
     /// The broker's sample at a moment.
     #[must_use]
     pub fn broker_at(&self, moment: &str) -> Option<&Sample> {
@@ -176,6 +286,13 @@ impl Report {
                 "checked     {} received, {} lost, {} duplicates, {} out of order",
                 a.received, a.lost, a.duplicates, a.out_of_order
             )?;
+            if a.redelivered + a.missed + a.abandoned > 0 {
+                writeln!(
+                    out,
+                    "            {} redelivered, {} missed while away, {} given up by their publisher",
+                    a.redelivered, a.missed, a.abandoned
+                )?;
+            }
         }
         if let Some(t) = &self.traffic {
             let rate = |n: u64| n as f64 / t.seconds.max(1e-9);
@@ -204,11 +321,24 @@ impl Report {
                 us(l.p999),
                 us(l.max)
             )?;
+            if let Some(raw) = l.raw.filter(|r| *r != l.corrected) {
+                writeln!(
+                    out,
+                    "{:<11} p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, max {:.1} µs",
+                    "  raw",
+                    us(raw.p50),
+                    us(raw.p99),
+                    us(raw.p999),
+                    us(raw.max)
+                )?;
+            }
         }
         self.write_costs(out)?;
         for (what, count) in &self.faults {
             writeln!(out, "fault       {count} × {what}")?;
         }
+        self.remarks.iter().try_for_each(|r| writeln!(out, "remark      {r}"))?;
+        self.void.iter().try_for_each(|v| writeln!(out, "VOID        {v}"))?;
         match self.problems.as_slice() {
             [] => writeln!(out, "clean"),
             problems => problems.iter().try_for_each(|p| writeln!(out, "NOT CLEAN   {p}")),

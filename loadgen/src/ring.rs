@@ -241,6 +241,16 @@ pub fn recv_multi(slot: u32, user_data: u64) -> squeue::Entry {
     opcode::RecvMulti::new(types::Fixed(slot), BUFFER_GROUP).build().user_data(user_data)
 }
 
+/// One receive of at most `len` bytes on slot `slot`.
+#[must_use]
+pub fn recv_once(slot: u32, len: u32, user_data: u64) -> squeue::Entry {
+    opcode::Recv::new(types::Fixed(slot), std::ptr::null_mut(), len)
+        .buf_group(BUFFER_GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+        .user_data(user_data)
+}
+
 /// A send that completes when all bytes went. They must stay where they are until then.
 #[must_use]
 pub fn send(slot: u32, bytes: *const u8, len: usize, user_data: u64) -> squeue::Entry {
