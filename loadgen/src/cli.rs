@@ -42,6 +42,9 @@ pub enum Command {
     Pair(Pair),
     /// Each publisher's messages go to all subscribers.
     Fanout(Fanout),
+    /// Hold a million connections with a subscription each in one broker, and show that it serves
+    /// them.
+    Million(Box<crate::million::options::Options>),
 }
 
 /// What all sub-commands share.
@@ -264,6 +267,9 @@ pub struct Fanout {
 
 impl Command {
     /// The options that all sub-commands share.
+    ///
+    /// # Panics
+    /// With `million`, which has options of its own.
     #[must_use]
     pub fn common(&self) -> &Common {
         match self {
@@ -272,6 +278,7 @@ impl Command {
             Self::Sub(c) => &c.common,
             Self::Pair(c) => &c.common,
             Self::Fanout(c) => &c.common,
+            Self::Million(_) => unreachable!("it plans for itself, see `crate::million`"),
         }
     }
 
@@ -286,6 +293,7 @@ impl Command {
             Self::Sub(c) => c.plan(),
             Self::Pair(c) => c.plan(),
             Self::Fanout(c) => c.plan(),
+            Self::Million(_) => Err("`million` plans for itself".to_owned()),
         }
     }
 }

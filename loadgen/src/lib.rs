@@ -17,6 +17,7 @@ mod connection;
 pub mod cost;
 pub mod environment;
 pub mod judge;
+pub mod million;
 mod pace;
 mod packets;
 pub mod plan;

@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringmain_load::cli::Cli;
-use ringmain_load::run;
+use ringmain_load::cli::{Cli, Command};
+use ringmain_load::{million, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> Result<bool, String> {
+    if let Command::Million(options) = &cli.command {
+        return million::main(options);
+    }
     let (plan, options) = cli.command.plan()?;
     run::catch_signals();
     let mut observer = run::plain_lines(options.progress);
