@@ -263,10 +263,12 @@ impl Worker {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let sleep = self.sleep();
+        let busy = self.rings[1..].iter_mut().any(Ring::has_work);
+        let sleep = if busy { Duration::ZERO } else { self.sleep() };
         self.rings[0].turn(sleep)?;
         self.now = now_ns();
         self.reap(0)?;
+        self.reap_what_is_left()?;
         self.take_order()?;
         self.fire_timers()?;
         self.open_some()?;
@@ -363,6 +365,17 @@ impl Worker {
         for child in children {
             self.rings[child].turn(Duration::ZERO)?;
             self.reap(child)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with child rings whose last turn left work: their eventfds stay silent for it.
+    fn reap_what_is_left(&mut self) -> io::Result<()> {
+        for child in 1..self.rings.len() {
+            if self.rings[child].has_work() {
+                self.rings[child].turn(Duration::ZERO)?;
+                self.reap(child)?;
+            }
         }
         Ok(())
     }

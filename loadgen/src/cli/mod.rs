@@ -14,6 +14,7 @@ use crate::agents::cli::Agent;
 use crate::compare::cli::Compare;
 use crate::find_max::cli::FindMax;
 use crate::job::Job;
+use crate::million::options::Options;
 use crate::plan::Plan;
 use crate::run::RunOptions;
 
@@ -60,6 +61,9 @@ pub enum Command {
     Churn(Churn),
     /// All connections drop at once and come back.
     Storm(Storm),
+    /// Hold a million connections with a subscription each in one broker, and show that it serves
+    /// them.
+    Million(Box<Options>),
     /// Run a scenario file.
     Run(RunScenario),
     /// Find the highest rate that holds an objective.
@@ -85,7 +89,11 @@ impl Command {
             Self::Retained(c) => &c.common,
             Self::Churn(c) => &c.common,
             Self::Storm(c) => &c.common,
-            Self::Run(_) | Self::FindMax(_) | Self::Compare(_) | Self::Agent(_) => return None,
+            Self::Million(_)
+            | Self::Run(_)
+            | Self::FindMax(_)
+            | Self::Compare(_)
+            | Self::Agent(_) => return None,
         })
     }
 
@@ -115,7 +123,7 @@ impl Command {
             Self::Churn(c) => c.job(),
             Self::Storm(c) => c.job(),
             Self::Run(c) => c.job(),
-            Self::FindMax(_) | Self::Compare(_) | Self::Agent(_) => {
+            Self::Million(_) | Self::FindMax(_) | Self::Compare(_) | Self::Agent(_) => {
                 Err("give a load: conn, pub, sub, pair, fanout … or run SCENARIO.toml".to_owned())
             }
         }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::live::{self, Show};
+use crate::million;
 use crate::report::Report;
 use crate::run;
 
@@ -63,6 +64,9 @@ pub fn start(cli: &Cli) -> Result<Outcome, String> {
                 job.plan.clients()
             );
             Ok(Outcome::Held)
+        }
+        Command::Million(options) => {
+            million::main(options).map(|ok| if ok { Outcome::Held } else { Outcome::NotHeld })
         }
         Command::FindMax(c) => c.start(),
         Command::Compare(c) => c.start(),
