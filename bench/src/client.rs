@@ -57,7 +57,8 @@ impl Client {
         let mut client = Self { socket, input: Vec::new(), taken: 0 };
         let mut packet = Vec::new();
         put_packet(&mut packet, 0x10, |body| {
-            body.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0]);
+            // The longest keep-alive: it sends no PINGREQ, and rumqttd refuses 0.
+            body.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0xFF, 0xFF]);
             put_text(body, id);
         });
         client.write(&packet)?;

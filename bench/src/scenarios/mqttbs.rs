@@ -203,7 +203,7 @@ const SUBSCRIBERS_S: u32 = 3600;
 pub(crate) fn fan_in(cx: &Cx<'_>, load: &FanIn) -> Result<(Figures, Report), Failure> {
     let mut server = cx.start()?;
     let args = format!(
-        "sub -c {} -t {} -q {} -d {SUBSCRIBERS_S} --client-id s-%i",
+        "sub -c {} -t {} -q {} -d {SUBSCRIBERS_S} --client-id s-%i --check",
         load.subscribers, load.filter, load.qos
     );
     let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
@@ -214,7 +214,9 @@ pub(crate) fn fan_in(cx: &Cx<'_>, load: &FanIn) -> Result<(Figures, Report), Fai
     publish.extend(["--client-id".to_owned(), "p-%i".to_owned()]);
     let published = cx.load(&mut server, &publish)?;
     sleep(LINGER);
-    let found = subscribers.stop()?;
+    let mut found = subscribers.stop()?;
+    // A member of a group has gaps where others got the message: what is lost is counted below.
+    found.problems.retain(|p| !p.ends_with("messages lost"));
     let received = cx.clean(&mut server, found)?;
     let (sent, arrived) = (published.counters.sent, received.counters.delivered);
     if arrived < sent {
