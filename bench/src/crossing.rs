@@ -16,7 +16,8 @@ use std::process::Command;
 use clap::Args;
 use serde::Serialize;
 
-use crate::contender::{Contender, Programs, Scratch};
+use crate::child::Scratch;
+use crate::contender::{Contender, Programs};
 use crate::load;
 use crate::results::{self, Bench};
 use crate::table::{Figure, order, render, verdict};
