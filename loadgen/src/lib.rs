@@ -6,7 +6,7 @@
 //! that one process holds more of them than RLIMIT_NOFILE allows.
 //!
 //! The reading path: `main.rs` → [`cli`] → [`plan`] → [`run`] → `worker.rs` → `connection.rs` (how
-//! a client opens and ends) and `session.rs` (what it says).
+//! a client opens and ends), `session.rs` (what it hears) and `publish.rs` (what it says).
 
 mod account;
 mod address;
@@ -20,6 +20,7 @@ pub mod judge;
 mod pace;
 mod packets;
 pub mod plan;
+mod publish;
 pub mod report;
 pub mod ring;
 pub mod run;
