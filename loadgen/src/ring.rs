@@ -118,7 +118,7 @@ impl Ring {
         }
         // SAFETY: a plain system call; a non-negative result is a descriptor that we own.
         let fd = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -200,6 +200,12 @@ impl Ring {
             flags: c.flags(),
         }));
         self.last_batch = into.len();
+    }
+
+    /// Whether the last pass brought so much that there may be more.
+    #[must_use]
+    pub fn had_batch(&self) -> bool {
+        self.last_batch >= BATCH_MIN
     }
 
     /// The first `len` bytes of a receive buffer.
