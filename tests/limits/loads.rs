@@ -274,8 +274,7 @@ fn slow_readers_and_half_open_peers_hold_nobody_up() {
     let broker = Broker::start(21_009, 2);
     let mut slow = subscribers(5, "slow", QoS::AtMostOnce, Expect::None);
     slow.behaviour = Behaviour::Slow { bytes_per_s: 2_000 };
-    let ids = |text: &str| ClientIds::Template(text.parse().expect("a template"));
-    slow.connect.ids = ids("slow-%i");
+    slow.connect.ids = ClientIds::Template("slow-%i".parse().expect("a template"));
     let mut half_open = clients("half-open", 5);
     half_open.behaviour = Behaviour::HalfOpen;
     half_open.connect.keep_alive_s = 1;
