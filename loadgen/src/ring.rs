@@ -120,7 +120,7 @@ impl Ring {
         }
         // SAFETY: a plain system call; a non-negative result is a descriptor that we own.
         let fd = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -607,21 +607,28 @@ fn latencies(of: &Latencies, histograms: bool) -> BTreeMap<String, Latency> {
     for (metric, name) in METRICS {
         let Some(name) = name else { continue };
         let corrected = of.get(metric);
+        if corrected.is_empty() {
+            all.insert(name.to_owned(), Latency::default());
+            continue;
+        }
         let raw = match metric {
             Metric::Ack => of.get(Metric::AckRaw),
             Metric::Delivery => of.get(Metric::DeliveryRaw),
             _ => corrected,
         };
-        let apart = if raw.is_empty() { corrected } else { raw };
+        let apart = !raw.is_empty() && !std::ptr::eq(raw, corrected);
+        let summary = Summary::from(corrected);
+        // Summing up walks over the whole histogram: not twice over the same.
+        let raw_summary = if apart { Summary::from(raw) } else { summary };
         let mut latency = Latency {
-            corrected: Summary::from(corrected),
-            raw: (metric != Metric::Lag).then(|| Summary::from(apart)),
+            corrected: summary,
+            raw: (metric != Metric::Lag).then_some(raw_summary),
             ..Latency::default()
         };
         if histograms {
             latency.histogram = recorded(corrected);
-            if !std::ptr::eq(apart, corrected) {
-                latency.raw_histogram = recorded(apart);
+            if apart {
+                latency.raw_histogram = recorded(raw);
             }
         }
         all.insert(name.to_owned(), latency);

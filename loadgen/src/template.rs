@@ -29,6 +29,8 @@ pub struct Template {
     turns: u32,
     /// Combinations of the ranges chosen by hash.
     hashes: u32,
+    numbered: bool,
+    named: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,13 +117,13 @@ impl Template {
     /// Whether each message has a text of its own (`%n`).
     #[must_use]
     pub fn is_numbered(&self) -> bool {
-        self.parts.contains(&Part::Message)
+        self.numbered
     }
 
     /// Whether the text has a client identifier or a user name in it.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        self.parts.iter().any(|p| matches!(p, Part::ClientId | Part::Username))
+        self.named
     }
 
     /// Combinations of all ranges: how many texts one client's messages have, `%n` aside.
@@ -276,7 +278,9 @@ impl Template {
                 return Err(format!("the ranges have more than {CHOICES_MAX} combinations"));
             }
         }
-        Ok(Self { parts, turns: turns as u32, hashes: hashes as u32 })
+        let numbered = parts.contains(&Part::Message);
+        let named = parts.iter().any(|p| matches!(p, Part::ClientId | Part::Username));
+        Ok(Self { parts, turns: turns as u32, hashes: hashes as u32, numbered, named })
     }
 }
 

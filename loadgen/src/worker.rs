@@ -34,6 +34,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(5);
 const PUBLISH_EVERY_NS: u64 = 10_000_000;
 /// How often latencies are handed over; a bit more often than they are looked at.
 const HAND_OVER_EVERY_NS: u64 = 200_000_000;
+/// How often all child rings are looked at, signalled or not: a pass may leave work behind that
+/// nothing signals again. A system call each.
+const LOOK_AT_ALL_EVERY_NS: u64 = 20_000_000;
 /// Slots of one ring. A power of two, so that a client's ring is a shift away.
 const RING_SLOTS_MAX: u32 = 16_384;
 /// Attempts of a client that comes back in a churn.
@@ -116,6 +119,8 @@ pub(crate) struct Worker {
     pub(crate) publishing: Vec<bool>,
     /// `rings[0]` is the one that the worker sleeps in.
     pub(crate) rings: Vec<Ring>,
+    /// What the eventfd of each child ring said; the kernel writes here.
+    wakes: Box<[u64]>,
     pub(crate) slot_bits: u32,
     pub(crate) buffers: SendBuffers,
     pub(crate) counters: Counters,
@@ -171,6 +176,9 @@ pub(crate) struct Worker {
     handed_over_at: u64,
     schedstat: Option<File>,
     completions: Vec<Completion>,
+    /// Child rings to look at in this turn.
+    signalled: Vec<usize>,
+    looked_at_all: u64,
 }
 
 /// The walk over the clients that finds what is due: keep-alives and timeouts.
@@ -214,6 +222,7 @@ impl Worker {
             index,
             clients,
             first,
+            wakes: vec![0; rings.len()].into_boxed_slice(),
             rings,
             slot_bits,
             buffers: SendBuffers::default(),
@@ -248,6 +257,8 @@ impl Worker {
             handed_over_at: now,
             schedstat: File::open("/proc/thread-self/schedstat").ok(),
             completions: Vec::new(),
+            signalled: Vec::new(),
+            looked_at_all: now,
         };
         worker.add_traffic_state();
         worker.watch_children()?;
@@ -268,7 +279,7 @@ impl Worker {
         self.rings[0].turn(sleep)?;
         self.now = now_ns();
         self.reap(0)?;
-        self.reap_what_is_left()?;
+        self.reap_children()?;
         self.take_order()?;
         self.fire_timers()?;
         self.open_some()?;
@@ -343,7 +354,6 @@ impl Worker {
     fn reap(&mut self, ring: usize) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
         self.rings[ring].reap(&mut completions);
-        let mut children = Vec::new();
         for c in &completions {
             let local = c.user_data as u32;
             match (c.user_data >> 56) as u8 {
@@ -353,30 +363,32 @@ impl Worker {
                 op if op == Op::Close as u8 => self.on_closed(local)?,
                 op if op == Op::HangUp as u8 => self.on_hang_up(local, c.result)?,
                 op if op == Op::Wake as u8 => {
-                    children.push(local as usize);
-                    if !c.more() {
-                        self.watch(local as usize)?;
-                    }
+                    self.watch(local as usize)?;
+                    self.signalled.push(local as usize);
                 }
                 _ => {}
             }
         }
         self.completions = completions;
-        for child in children {
-            self.rings[child].turn(Duration::ZERO)?;
-            self.reap(child)?;
-        }
         Ok(())
     }
 
-    /// Goes on with child rings whose last turn left work: their eventfds stay silent for it.
-    fn reap_what_is_left(&mut self) -> io::Result<()> {
+    /// Looks at the child rings that signalled, at those that a turn left work in, for which nobody
+    /// signals again, and now and then at all.
+    fn reap_children(&mut self) -> io::Result<()> {
+        let mut signalled = std::mem::take(&mut self.signalled);
+        let all = self.now - self.looked_at_all >= LOOK_AT_ALL_EVERY_NS;
+        if all {
+            self.looked_at_all = self.now;
+        }
         for child in 1..self.rings.len() {
-            if self.rings[child].has_work() {
+            if all || signalled.contains(&child) || self.rings[child].has_work() {
                 self.rings[child].turn(Duration::ZERO)?;
                 self.reap(child)?;
             }
         }
+        signalled.clear();
+        self.signalled = signalled;
         Ok(())
     }
 
@@ -384,14 +396,17 @@ impl Worker {
         (1..self.rings.len()).try_for_each(|child| self.watch(child))
     }
 
-    /// Polls the eventfd of a child ring from the main ring.
+    /// Reads the eventfd of a child ring from the main ring: that completes when it signals.
+    ///
+    /// Not a multishot poll: a wake-up that comes from another ring ends one (`EPOLL_URING_WAKE`),
+    /// and it may do so behind a completion that says there is more.
     fn watch(&mut self, child: usize) -> io::Result<()> {
         let fd = self.rings[child].eventfd()?;
-        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
-            .multi(true)
+        let count = (&raw mut self.wakes[child]).cast();
+        let entry = opcode::Read::new(types::Fd(fd), count, size_of::<u64>() as u32)
             .build()
             .user_data(user_data(Op::Wake, child as u32));
-        // SAFETY: the entry points at nothing.
+        // SAFETY: `wakes` never moves nor ends before the ring, and nothing else looks at it.
         unsafe { self.rings[0].push(&[entry]) }
     }
 
@@ -436,7 +451,7 @@ impl Worker {
                 self.mode = Mode::Churn { population, end, rate_mhz };
                 self.ramp.attempts_max = CHURN_ATTEMPTS;
                 self.churned = (0, self.now);
-                self.start_publishers(|i, _| i != population);
+                self.start_publishers(|_, _| true);
             }
             Stage::Close => {
                 self.mode = Mode::Close;
