@@ -436,7 +436,7 @@ impl Worker {
                 self.mode = Mode::Churn { population, end, rate_mhz };
                 self.ramp.attempts_max = CHURN_ATTEMPTS;
                 self.churned = (0, self.now);
-                self.start_publishers(|i, _| i != population);
+                self.start_publishers(|_, _| true);
             }
             Stage::Close => {
                 self.mode = Mode::Close;
