@@ -44,12 +44,13 @@ pub struct Sample {
     pub user_ns: u64,
     /// System part of `cpu_ns`, in ns.
     pub system_ns: u64,
-    /// When the memory map was looked at (`pss`, `pss_anon`, `uss`, `anonymous`), in ns of
-    /// CLOCK_MONOTONIC: a [`Sampler`] does so less often than it takes samples.
+    /// When the memory map was looked at (`pss`, `pss_anon`, `uss`, `anonymous`, and `descriptors`),
+    /// in ns of CLOCK_MONOTONIC: a [`Sampler`] does so less often than it takes samples.
     pub map_at_ns: u64,
 }
 
-/// Looks at a process again and again, and at its memory map only as often as that stays cheap.
+/// Looks at a process again and again, and at its memory map and descriptors only as often as that
+/// stays cheap.
 #[derive(Debug)]
 pub struct Sampler {
     pid: u32,
@@ -64,7 +65,7 @@ impl Sampler {
         Self { pid, last: Sample::default(), next_map_ns: 0 }
     }
 
-    /// Looks now. Between two looks at the memory map its numbers stay those of the last.
+    /// Looks now. Between two looks at memory map and descriptors these numbers stay as they were.
     ///
     /// # Errors
     /// When the process does not exist any more, or may not be looked at.
@@ -72,7 +73,7 @@ impl Sampler {
         let mut sample = Sample::without_map(self.pid)?;
         if sample.at_ns >= self.next_map_ns {
             let before = now_ns();
-            sample.look_at_map(self.pid)?;
+            sample.look_closely(self.pid)?;
             let took = now_ns() - before;
             self.next_map_ns = now_ns() + took * MAP_LOOK_RATIO;
         } else {
@@ -82,6 +83,7 @@ impl Sampler {
             sample.uss = last.uss;
             sample.anonymous = last.anonymous;
             sample.map_at_ns = last.map_at_ns;
+            sample.descriptors = last.descriptors;
         }
         self.last = sample;
         Ok(&self.last)
@@ -89,22 +91,13 @@ impl Sampler {
 }
 
 impl Sample {
-    /// Looks at CPU time, resident memory and threads of process `pid` alone: the rest costs the
-    /// process a walk over its page tables.
-    ///
-    /// # Errors
-    /// When it does not exist.
-    pub fn brief(pid: u32) -> io::Result<Self> {
-        Self::without_map(pid)
-    }
-
     /// Looks at process `pid`.
     ///
     /// # Errors
     /// When it does not exist, or its memory map may not be read.
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut sample = Self::without_map(pid)?;
-        sample.look_at_map(pid)?;
+        sample.look_closely(pid)?;
         Ok(sample)
     }
 
@@ -130,12 +123,13 @@ impl Sample {
         let pages = fs::read_to_string(format!("/proc/{pid}/statm"))?;
         let resident = pages.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
         sample.rss = resident.unwrap_or(0) * page_size();
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok();
-        sample.descriptors = descriptors.map(|fds| fds.count() as u64);
         Ok(sample)
     }
 
-    fn look_at_map(&mut self, pid: u32) -> io::Result<()> {
+    /// What takes longer the more the process has: its descriptors and its memory map.
+    fn look_closely(&mut self, pid: u32) -> io::Result<()> {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok();
+        self.descriptors = descriptors.map(|fds| fds.count() as u64);
         let map = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let kib = |key| field(&map, key) * 1024;
         self.map_at_ns = self.at_ns;

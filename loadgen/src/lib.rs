@@ -7,9 +7,8 @@
 //!
 //! The reading path: `main.rs` → [`cli`] (or [`scenario`]) → [`job`] → [`plan`] → [`run`] →
 //! `worker.rs` → `connection.rs` (how a client opens and ends), `session.rs` (what it hears) and
-//! `publish.rs` (what it says).
-//! What people see of a run is in [`live`], [`report`] and [`plot`]; [`compare`] and [`find_max`]
-//! make many runs, [`agents`] one run on many machines.
+//! `publish.rs` (what it says). What people see of a run is in [`live`], [`report`] and [`plot`];
+//! [`compare`] and [`find_max`] make many runs, [`agents`] one run on many machines.
 
 mod account;
 mod address;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::{self, WorkerResult};
 use crate::clock::process_cpu_ns;
-use crate::cost::Sample;
+use crate::cost::{Sample, Sampler};
 use crate::environment::{Environment, pin_to};
 use crate::judge::Judge;
 use crate::plan::{Plan, Stage};
@@ -120,6 +120,8 @@ fn run_checked(
 struct Lead<'a> {
     plan: Arc<Plan>,
     options: &'a RunOptions,
+    /// Looks at the broker for snapshots.
+    sampler: Option<Sampler>,
     observer: &'a mut dyn FnMut(&Snapshot),
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<io::Result<WorkerResult>>>,
@@ -203,6 +205,7 @@ impl<'a> Lead<'a> {
         };
         Ok(Self {
             options,
+            sampler: options.broker_pid.map(Sampler::new),
             observer,
             shared,
             workers,
@@ -505,7 +508,7 @@ impl<'a> Lead<'a> {
         let now = Instant::now();
         let seconds = (now - self.last.at).as_secs_f64().max(1e-9);
         let (counters, cpu) = (self.shared.total(), process_cpu_ns());
-        let broker = self.options.broker_pid.and_then(|pid| Sample::brief(pid).ok());
+        let broker = self.sampler.as_mut().and_then(|s| s.sample().ok().cloned());
         let Measured { interval, stage, total } = &mut self.measured;
         self.shared.collect(|l| interval.add(l));
         stage.add(interval);
@@ -655,6 +658,7 @@ fn row(s: &Snapshot) -> Row {
         generator_cpu: s.generator_cpu,
         broker_cpu: s.broker_cpu,
         broker_rss: s.broker.as_ref().map(|b| b.rss),
+        broker_pss: s.broker.as_ref().map(|b| b.pss),
     }
 }
 

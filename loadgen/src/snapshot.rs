@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub cumulative: BTreeMap<String, Latency>,
     /// The generator's CPU time since the last snapshot, as a share of one core.
     pub generator_cpu: f64,
-    /// The broker now, without its memory's details.
+    /// The broker now; its memory map as of when it was last looked at.
     pub broker: Option<Sample>,
     /// The broker's CPU time since the last snapshot, as a share of one core.
     pub broker_cpu: Option<f64>,

@@ -44,6 +44,43 @@ fn every_shipped_scenario_is_valid() {
     }
 }
 
+fn page() -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/user/loadgen.md");
+    std::fs::read_to_string(page).expect("the page for users")
+}
+
+#[test]
+fn the_scenario_on_the_page_is_valid() {
+    let page = page();
+    let text = page.split("```toml").nth(1).and_then(|t| t.split("```").next()).expect("a block");
+    let scenario = Scenario::parse("loadgen.md", text, &Overrides::default());
+    scenario.unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn the_loads_on_the_page_are_valid() {
+    use clap::Parser as _;
+    use ringmain_load::cli::Cli;
+
+    let page = page();
+    let table = page.split("## Loads").nth(1).and_then(|t| t.split("**Open loop**").next());
+    let rows = table.expect("a table").lines().filter_map(|l| l.strip_prefix("| `"));
+    let mut count = 0;
+    for row in rows {
+        let command = row.split('`').next().expect("a command");
+        if !command.contains(" -") {
+            continue;
+        }
+        let words = command.split_whitespace().map(|w| w.trim_matches('\''));
+        let cli = Cli::try_parse_from(std::iter::once("ringmain-load").chain(words));
+        let job = cli.unwrap_or_else(|e| panic!("{command}: {e}")).command.job();
+        let job = job.unwrap_or_else(|e| panic!("{command}: {e}"));
+        assert_eq!(job.plan.check(), Ok(()), "{command}");
+        count += 1;
+    }
+    assert_eq!(count, 10, "one for each load");
+}
+
 /// Options that make a shipped scenario small: counts, rates and times of seconds.
 const SMALL: &[(&str, &[&str])] = &[
     ("conn-tcp-10k-100", &["population.clients.count=50", "stage.hold.duration_s=0.2"]),
@@ -138,20 +175,32 @@ const SMALL: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// A run that a busy machine made void is made again this often.
+const VOID_REPEATS: usize = 3;
+
 #[test]
 fn shipped_scenarios_hold_against_the_broker_when_they_are_small() {
-    let Some(broker) = Broker::start() else { return };
     for (name, small) in SMALL {
         let file = folder().join(format!("{name}.toml")).display().to_string();
-        let target = broker.target();
-        let mut args = vec!["run", &file, "--target", &target, "--quiet"];
-        small.iter().for_each(|set| args.extend(["--set", set]));
-        let output = load(&args);
-        let said = said(&output);
-        // A busy machine delays the generator (void) and deliveries: neither is the scenario's.
-        let late = |line: &str| line.starts_with("NOT HELD") && line.contains("p99");
-        let wrong: Vec<&str> = said.lines().filter(|l| l.starts_with("NOT ") && !late(l)).collect();
-        assert!(status(&output) != 2 && wrong.is_empty(), "{name}: {said}");
+        for attempt in 0..=VOID_REPEATS {
+            // Each time a new broker: nothing is left of a run that was void.
+            let Some(broker) = Broker::start() else { return };
+            let target = broker.target();
+            let mut args = vec!["run", &file, "--target", &target, "--quiet"];
+            small.iter().for_each(|set| args.extend(["--set", set]));
+            let output = load(&args);
+            let said = said(&output);
+            assert_ne!(status(&output), 2, "{name}: {said}");
+            if status(&output) == 3 && attempt < VOID_REPEATS {
+                continue;
+            }
+            // A busy machine delays deliveries; what is delivered counts here, not when.
+            let late = |line: &str| line.starts_with("NOT HELD") && line.contains("p99");
+            let wrong: Vec<&str> =
+                said.lines().filter(|l| l.starts_with("NOT ") && !late(l)).collect();
+            assert!(wrong.is_empty(), "{name}: {said}");
+            break;
+        }
     }
 }
 

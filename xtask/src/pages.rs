@@ -11,6 +11,7 @@ const PAGES: &[&str] = &[
     "docs/ARCHITECTURE.md",
     "docs/HOUSE.md",
     "docs/user/configuration.md",
+    "docs/user/loadgen.md",
     "docs/user/operations.md",
 ];
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::{self, WorkerResult};
 use crate::clock::{now_ns, process_cpu_ns};
-use crate::cost::Sample;
+use crate::cost::{Sample, Sampler};
 use crate::environment::Environment;
 use crate::judge;
 use crate::plan::Plan;
@@ -36,6 +36,7 @@ struct Agent {
     address: String,
     stream: TcpStream,
     about: AgentReport,
+    part: Plan,
     before: Offset,
     /// Whether it works in a stage, rather than waits for the next.
     busy: bool,
@@ -60,12 +61,12 @@ pub(super) fn run(
     plan.check().map_err(refused)?;
     let parts = deal::deal(plan, addresses.len()).map_err(refused)?;
     let mut agents = Vec::new();
-    for address in addresses {
-        let agent = Agent::meet(address, token);
+    for (address, part) in addresses.iter().zip(parts) {
+        let agent = Agent::meet(address, token, part);
         agents.push(agent.map_err(|e| io::Error::new(e.kind(), format!("agent {address}: {e}")))?);
     }
-    for (agent, part) in agents.iter_mut().zip(parts) {
-        agent.take_plan(part)?;
+    for agent in &mut agents {
+        agent.take_plan()?;
     }
     let mut lead = Lead {
         whole: deal::with_drains(plan),
@@ -74,6 +75,7 @@ pub(super) fn run(
         agents,
         stage: 0,
         shown: Instant::now(),
+        sampler: options.broker_pid.map(Sampler::new),
         cpu: process_cpu_ns(),
         report: Report::default(),
     };
@@ -82,7 +84,7 @@ pub(super) fn run(
 
 impl Agent {
     /// Greets an agent and measures its clock.
-    fn meet(address: &str, token: &str) -> io::Result<Self> {
+    fn meet(address: &str, token: &str, part: Plan) -> io::Result<Self> {
         let to = address.to_socket_addrs()?.next();
         let to = to.ok_or_else(|| io::Error::other("it has no address"))?;
         let mut stream = TcpStream::connect_timeout(&to, ANSWER_WAIT)?;
@@ -101,6 +103,7 @@ impl Agent {
             address: address.to_owned(),
             stream,
             about,
+            part,
             before,
             busy: false,
             heard: Instant::now(),
@@ -109,8 +112,11 @@ impl Agent {
         })
     }
 
-    fn take_plan(&mut self, plan: Plan) -> io::Result<()> {
-        let message = ToAgent::Plan { plan: Box::new(plan), clock_ahead_ns: self.before.ahead_ns };
+    fn take_plan(&mut self) -> io::Result<()> {
+        let message = ToAgent::Plan {
+            plan: Box::new(self.part.clone()),
+            clock_ahead_ns: self.before.ahead_ns,
+        };
         send(&mut self.stream, &message)?;
         match receive(&mut self.stream, FRAME_MAX)? {
             FromAgent::Ready => Ok(()),
@@ -152,6 +158,7 @@ struct Lead<'a> {
     looks: Vec<Option<Snapshot>>,
     stage: usize,
     shown: Instant,
+    sampler: Option<Sampler>,
     cpu: u64,
     report: Report,
 }
@@ -247,14 +254,12 @@ impl Lead<'_> {
     }
 
     fn show(&mut self, observer: &mut dyn FnMut(&Snapshot)) {
-        if self.shown.elapsed() < SNAPSHOT_EVERY {
+        if self.shown.elapsed() < SNAPSHOT_EVERY || self.looks.iter().all(Option::is_none) {
             return;
         }
         self.shown = Instant::now();
         let mut look = merge::look(&self.looks);
-        if let Some(pid) = self.options.broker_pid {
-            look.broker = Sample::brief(pid).ok();
-        }
+        look.broker = self.sampler.as_mut().and_then(|s| s.sample().ok().cloned());
         observer(&look);
     }
 
@@ -301,6 +306,10 @@ impl Lead<'_> {
             }
             let Some((part, theirs)) = agent.done.take() else { continue };
             merge::add(report, &part);
+            // What follows from the counts is said of the whole below.
+            let counted = judge::problems(&part, &agent.part, true);
+            let others = part.problems.iter().filter(|p| !counted.contains(p));
+            report.problems.extend(others.map(|p| format!("{name}: {p}")));
             report.void.extend(part.void.iter().map(|why| format!("{name}: {why}")));
             report.remarks.extend(part.remarks.iter().map(|why| format!("{name}: {why}")));
             results.extend(theirs);
@@ -319,7 +328,6 @@ impl Lead<'_> {
         }
         report.generator.cpu_ns += process_cpu_ns() - self.cpu;
         report.account = account::account(&self.whole, &results);
-        // What the agents said of their parts is said of the whole instead.
         let said = judge::problems(report, &self.whole, self.options.allow_loss);
         report.problems.extend(said);
     }

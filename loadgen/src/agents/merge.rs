@@ -141,7 +141,7 @@ fn merge(into: &mut Latency, from: &Latency) {
     into.histogram = united(&into.histogram, &from.histogram);
     into.corrected = summary(&into.histogram, into.corrected.min, from.corrected.min);
     if into.raw.is_some() || from.raw.is_some() {
-        into.raw = Some(summary(&raw, 0, 0));
+        into.raw = Some(if apart { summary(&raw, 0, 0) } else { into.corrected });
     }
     into.raw_histogram = if apart { raw } else { Vec::new() };
 }

@@ -40,12 +40,9 @@ pub struct Compare {
     /// Command that starts the second one.
     #[arg(long, conflicts_with = "broker_pid_b")]
     pub start_b: Option<String>,
-    /// Blocks of four runs: A, B, B, A. An interval needs five.
+    /// Blocks of four runs: A, B, B, A. An interval needs six.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub blocks: u16,
-    /// What the draws of the intervals depend on.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
     /// Write all runs and ratios as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -71,7 +68,6 @@ struct Outcomes<'a> {
     b: &'a str,
     load: &'a [String],
     blocks: u16,
-    seed: u64,
     lines: &'a [Line],
     runs: &'a [Run],
     void_runs: &'a [String],
@@ -100,7 +96,7 @@ impl Compare {
                 runs.push(run);
             }
         }
-        let lines = lines(&runs, self.seed);
+        let lines = lines(&runs);
         print!("{}", table(&lines));
         if let Some(path) = &self.json {
             let outcomes = Outcomes {
@@ -109,7 +105,6 @@ impl Compare {
                 b: self.start_b.as_deref().unwrap_or(&self.b),
                 load: &self.load,
                 blocks: self.blocks,
-                seed: self.seed,
                 lines: &lines,
                 runs: &runs,
                 void_runs: &voids,

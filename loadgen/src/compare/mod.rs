@@ -95,10 +95,10 @@ pub struct Line {
 
 /// Compares the runs metric by metric.
 #[must_use]
-pub fn lines(runs: &[Run], seed: u64) -> Vec<Line> {
+pub fn lines(runs: &[Run]) -> Vec<Line> {
     let line = |&(metric, _): &(&str, Better)| {
         let pairs = pairs(runs, metric);
-        let ratio = Ratio::of(&pairs, seed)?;
+        let ratio = Ratio::of(&pairs)?;
         let median_of = |side: Side| {
             let of = runs.iter().filter(|r| r.side == side);
             statistics::median(
@@ -163,14 +163,14 @@ mod tests {
 
     #[test]
     fn a_slow_drift_does_not_favour_a_side() {
-        let line = &lines(&drifting(8, 1.0), 3)[0];
+        let line = &lines(&drifting(8, 1.0))[0];
         assert_eq!(line.finding, Finding::NoDifferenceShown, "{line:?}");
         assert!((line.ratio.median - 1.0).abs() < 0.01, "{line:?}");
     }
 
     #[test]
     fn a_difference_is_told_from_the_drift() {
-        let line = &lines(&drifting(8, 0.9), 3)[0];
+        let line = &lines(&drifting(8, 0.9))[0];
         assert_eq!(line.finding, Finding::BIsLess);
         assert!((line.ratio.median - 0.9).abs() < 0.01, "{line:?}");
     }
@@ -179,6 +179,6 @@ mod tests {
     fn what_one_side_did_not_measure_is_not_compared() {
         let mut runs = drifting(6, 1.0);
         runs.iter_mut().filter(|r| r.side == Side::B).for_each(|r| r.values.clear());
-        assert!(lines(&runs, 1).is_empty());
+        assert!(lines(&runs).is_empty());
     }
 }

@@ -1,16 +1,17 @@
 //! What paired measurements say about a ratio.
 //!
 //! One block gives one ratio B/A for a metric. The ratios of all blocks give a median and an
-//! interval: a percentile bootstrap of the median of the logarithms, so that A against B and B
-//! against A say the same.
+//! interval, both of the logarithms, so that A against B and B against A say the same. The interval
+//! is the one that belongs to the sign test: between two of the sorted ratios, chosen so that the
+//! true median lies outside at most once in twenty. It is exact for any distribution; a bootstrap
+//! of a handful of pairs is not, and finds differences between a broker and itself.
 
 use std::fmt;
 
-/// Draws of the bootstrap: the ends of a 95 % interval then move by less than a tenth of its width
-/// from seed to seed.
-const DRAWS: usize = 4_000;
-/// Fewer pairs give no interval: with five, all five on one side of 1 happen by chance once in 16.
-pub const PAIRS_MIN: usize = 5;
+/// How often at most the true median may lie outside of the interval.
+const RISK: f64 = 0.05;
+/// Fewer pairs give no interval: all of five lie on one side of the median by chance once in 16.
+pub const PAIRS_MIN: usize = 6;
 
 /// The result for one metric.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -54,9 +55,9 @@ impl Ratio {
     /// Of pairs `(a, b)`; those with a value that is not above 0 are left out. `None` when none is
     /// left.
     #[must_use]
-    pub fn of(pairs: &[(f64, f64)], seed: u64) -> Option<Self> {
+    pub fn of(pairs: &[(f64, f64)]) -> Option<Self> {
         let good = |v: f64| v.is_finite() && v > 0.0;
-        let logs: Vec<f64> = pairs
+        let mut logs: Vec<f64> = pairs
             .iter()
             .filter(|&&(a, b)| good(a) && good(b))
             .map(|&(a, b)| (b / a).ln())
@@ -64,12 +65,14 @@ impl Ratio {
         if logs.is_empty() {
             return None;
         }
-        let interval = (logs.len() >= PAIRS_MIN).then(|| bootstrap(&logs, seed));
+        let sign_p = sign_test(&logs);
+        let median = median(&mut logs);
+        let interval = interval(&logs);
         Some(Self {
             pairs: logs.len(),
-            median: median(&mut logs.clone()).exp(),
+            median: median.exp(),
             interval: interval.map(|(low, high)| (low.exp(), high.exp())),
-            sign_p: sign_test(&logs),
+            sign_p,
         })
     }
 
@@ -96,116 +99,109 @@ pub fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// 95 % percentile bootstrap of the median.
-fn bootstrap(values: &[f64], seed: u64) -> (f64, f64) {
-    let mut random = SplitMix(seed);
-    let mut medians = Vec::with_capacity(DRAWS);
-    let mut draw = vec![0.0; values.len()];
-    for _ in 0..DRAWS {
-        for slot in &mut draw {
-            *slot = values[random.below(values.len())];
-        }
-        medians.push(median(&mut draw));
+/// The interval for the median of sorted values: as many of them are cut off on each side as may be.
+fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
+    let n = sorted.len();
+    if n < PAIRS_MIN {
+        return None;
     }
-    medians.sort_by(f64::total_cmp);
-    let at = |share: f64| medians[((DRAWS - 1) as f64 * share).round() as usize];
-    (at(0.025), at(0.975))
+    // Cutting `cut` values off on each side is wrong as often as `cut` or fewer of `n` fall on one
+    // side, which is the tail of the sign test.
+    let cut = (0..n / 2).rev().find(|&cut| 2.0 * tail(n, cut) <= RISK)?;
+    Some((sorted[cut], sorted[n - 1 - cut]))
 }
 
 /// Exact two-sided sign test against a median of 0; ties are left out.
 fn sign_test(values: &[f64]) -> f64 {
     let above = values.iter().filter(|&&v| v > 0.0).count();
     let below = values.iter().filter(|&&v| v < 0.0).count();
-    let (n, fewer) = (above + below, above.min(below));
-    if n == 0 {
+    if above + below == 0 {
         return 1.0;
     }
-    // The sum of C(n, k) / 2^n up to the smaller side, by logarithms: n may be large.
+    (2.0 * tail(above + below, above.min(below))).min(1.0)
+}
+
+/// How often `most` or fewer of `n` fair coins show heads.
+fn tail(n: usize, most: usize) -> f64 {
+    // By logarithms, since n may be large.
     let mut log_choose = 0.0_f64;
-    let mut tail = 0.0;
-    for k in 0..=fewer {
+    let mut sum = 0.0;
+    for k in 0..=most {
         if k > 0 {
             log_choose += ((n - k + 1) as f64).ln() - (k as f64).ln();
         }
-        tail += (log_choose - n as f64 * std::f64::consts::LN_2).exp();
+        sum += (log_choose - n as f64 * std::f64::consts::LN_2).exp();
     }
-    (2.0 * tail).min(1.0)
-}
-
-/// SplitMix64: small, seeded, good enough to draw with.
-#[derive(Debug)]
-pub(crate) struct SplitMix(pub(crate) u64);
-
-impl SplitMix {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`; the bias of the multiplication is below 2^-32 for any count of pairs.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
+    sum
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::template::mix;
 
     /// Pairs whose ratio is `ratio` with noise of ± `noise`.
     fn pairs(n: usize, ratio: f64, noise: f64, seed: u64) -> Vec<(f64, f64)> {
-        let mut random = SplitMix(seed);
-        let mut shake = || 1.0 + noise * (random.below(2001) as f64 / 1000.0 - 1.0);
+        let mut state = seed << 32;
+        let mut shake = || {
+            state += 1;
+            1.0 + noise * ((mix(state) % 2001) as f64 / 1000.0 - 1.0)
+        };
         (0..n).map(|_| (100.0 * shake(), 100.0 * ratio * shake())).collect()
     }
 
     #[test]
-    fn a_true_difference_is_found_with_its_size() {
-        let ratio = Ratio::of(&pairs(20, 1.25, 0.05, 1), 7).unwrap();
-        assert_eq!(ratio.finding(), Finding::BIsMore);
-        let (low, high) = ratio.interval.unwrap();
-        assert!(low < 1.25 && 1.25 < high && high - low < 0.1, "{ratio:?}");
-        assert!(ratio.sign_p < 1e-5);
+    fn a_true_difference_is_found_and_the_interval_holds_it_as_often_as_it_says() {
+        let mut outside = 0;
+        for seed in 1..=400 {
+            let ratio = Ratio::of(&pairs(20, 1.25, 0.05, seed)).unwrap();
+            assert_eq!(ratio.finding(), Finding::BIsMore);
+            assert!(ratio.sign_p < 1e-5);
+            let (low, high) = ratio.interval.unwrap();
+            outside += u32::from(!(low..=high).contains(&1.25));
+        }
+        // Of twenty pairs, 4.1 %.
+        assert!((4..=30).contains(&outside), "{outside} of 400");
     }
 
     #[test]
     fn equal_things_show_no_difference() {
-        // A 95 % interval misses one time in twenty: of forty series, most must hold 1.
-        let shown = (0..40)
+        // A 95 % interval misses at most one time in twenty, of six pairs one in 32.
+        let shown = (1..=400)
             .filter(|&seed| {
-                let ratio = Ratio::of(&pairs(12, 1.0, 0.1, seed), seed).unwrap();
+                let ratio = Ratio::of(&pairs(6 + seed as usize % 9, 1.0, 0.1, seed)).unwrap();
                 ratio.finding() != Finding::NoDifferenceShown
             })
             .count();
-        assert!(shown <= 5, "{shown} of 40");
+        assert!((1..=26).contains(&shown), "{shown} of 400");
     }
 
     #[test]
     fn swapping_the_two_gives_the_inverse() {
         let there = pairs(15, 0.8, 0.03, 3);
         let back: Vec<_> = there.iter().map(|&(a, b)| (b, a)).collect();
-        let (r, s) = (Ratio::of(&there, 9).unwrap(), Ratio::of(&back, 9).unwrap());
+        let (r, s) = (Ratio::of(&there).unwrap(), Ratio::of(&back).unwrap());
         assert!((r.median * s.median - 1.0).abs() < 1e-9);
         assert_eq!((r.finding(), s.finding()), (Finding::BIsLess, Finding::BIsMore));
         assert!((r.sign_p - s.sign_p).abs() < 1e-12);
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_interval() {
-        let data = pairs(10, 1.1, 0.2, 4);
-        assert_eq!(Ratio::of(&data, 5), Ratio::of(&data, 5));
+    fn the_interval_cuts_off_what_the_sign_test_allows() {
+        let sorted: Vec<f64> = (1..=20).map(f64::from).collect();
+        // Tables of the sign test: 5 of 20 on each side, 0 of 6, none at all of 5.
+        assert_eq!(interval(&sorted), Some((6.0, 15.0)));
+        assert_eq!(interval(&sorted[..6]), Some((1.0, 6.0)));
+        assert_eq!(interval(&sorted[..5]), None);
     }
 
     #[test]
     fn few_pairs_give_a_median_without_an_interval() {
-        let ratio = Ratio::of(&[(1.0, 2.0), (1.0, 3.0), (0.0, 1.0), (1.0, f64::NAN)], 1).unwrap();
+        let ratio = Ratio::of(&[(1.0, 2.0), (1.0, 3.0), (0.0, 1.0), (1.0, f64::NAN)]).unwrap();
         assert_eq!((ratio.pairs, ratio.interval), (2, None));
         assert_eq!(ratio.finding(), Finding::TooFewPairs);
         assert!((ratio.median - 6f64.sqrt()).abs() < 1e-9);
-        assert_eq!(Ratio::of(&[], 1), None);
+        assert_eq!(Ratio::of(&[]), None);
     }
 
     #[test]

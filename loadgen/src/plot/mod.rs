@@ -117,18 +117,22 @@ impl Chart<'_> {
     }
 
     fn draw_marks(&self, out: &mut String, x: &Axis) {
+        // Names of marks that are close to each other go below each other.
+        let (mut end, mut line) = (f64::MIN, 0);
         for (at, name) in &self.marks {
             let at = x.place(*at);
             if !(LEFT..=WIDTH - RIGHT).contains(&at) {
                 continue;
             }
+            line = if at < end { line + 1 } else { 0 };
+            end = at + 8.0 + 6.5 * name.chars().count() as f64;
             let _ = write!(
                 out,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{}\" class=\"mark\"/>\
                  <text x=\"{:.1}\" y=\"{}\" class=\"tick\">{}</text>",
                 HEIGHT - BOTTOM,
                 at + 3.0,
-                TOP + 9.0,
+                TOP + 9.0 + 12.0 * f64::from(line),
                 escape(name)
             );
         }

@@ -274,7 +274,10 @@ fn over_time(out: &mut String, report: &Report) {
         "Memory of the broker",
         Scale::Linear,
         show_bytes,
-        vec![line("resident", &|r| r.broker_rss.map(|b| b as f64))],
+        vec![
+            line("resident", &|r| r.broker_rss.map(|b| b as f64)),
+            line("PSS", &|r| r.broker_pss.map(|b| b as f64)),
+        ],
     );
     draw(
         out,

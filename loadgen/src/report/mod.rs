@@ -185,6 +185,9 @@ pub struct Row {
     pub broker_cpu: Option<f64>,
     /// Resident bytes of the broker.
     pub broker_rss: Option<u64>,
+    /// Its proportional set size in bytes, when its memory map was last looked at.
+    #[serde(default)]
+    pub broker_pss: Option<u64>,
 }
 
 /// What happened between the end of the warm-up and the end of the traffic.

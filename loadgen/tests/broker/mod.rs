@@ -31,6 +31,9 @@ impl Broker {
         let port = free_port();
         let child = Command::new(program)
             .args(["serve", "--listen", &format!("tcp://127.0.0.1:{port}")])
+            // A machine that is busy with other tests is not what these are about.
+            .args(["--set", "overload.lag_refuse_ms=60000", "--set", "overload.lag_pause_ms=60000"])
+            .args(["--set", "overload.lag_drop_qos0_ms=60000"])
             .args(["--shards", "1", "--log", "warn", "--data-dir"])
             .arg(&folder)
             .stdin(Stdio::null())
