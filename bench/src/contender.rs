@@ -1,22 +1,22 @@
 //! The servers that a benchmark compares: how each starts, and how it stops.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::child::{self, Scratch};
+use crate::peers::{External, Peer};
+
 /// A server may take this long until it accepts connections.
 const START_MAX: Duration = Duration::from_secs(20);
 /// A server may take this long to end after SIGTERM; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
-/// Where Debian puts mosquitto.
-pub(crate) const MOSQUITTO: &str = "/usr/sbin/mosquitto";
-
 /// A server, and how it is set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Contender {
     /// Our release binary.
     Ringmain {
@@ -25,8 +25,10 @@ pub(crate) enum Contender {
         /// Further `--set` options.
         set: Vec<String>,
     },
-    /// Debian's mosquitto.
-    Mosquitto,
+    /// A broker that we start.
+    Peer(&'static dyn Peer),
+    /// A broker that runs already.
+    External(External),
     /// The bare io_uring server of [`crate::floor_server`].
     Floor,
 }
@@ -35,21 +37,27 @@ pub(crate) enum Contender {
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) ringmain: PathBuf,
-    pub(crate) mosquitto: PathBuf,
     pub(crate) load: PathBuf,
     /// This program, which is also the floor.
     pub(crate) bench: PathBuf,
+    /// The cache of peers.
+    pub(crate) peers: PathBuf,
 }
 
 impl Programs {
-    /// The programs next to this one, and mosquitto where Debian puts it.
-    pub(crate) fn beside(exe: &Path, ringmain: Option<PathBuf>, load: Option<PathBuf>) -> Self {
+    /// The programs next to this one.
+    pub(crate) fn beside(
+        exe: &Path,
+        ringmain: Option<PathBuf>,
+        load: Option<PathBuf>,
+        peers: PathBuf,
+    ) -> Self {
         let folder = exe.parent().unwrap_or(Path::new("."));
         Self {
             ringmain: ringmain.unwrap_or_else(|| folder.join("ringmain")),
-            mosquitto: PathBuf::from(MOSQUITTO),
             load: load.unwrap_or_else(|| folder.join("ringmain-load")),
             bench: exe.to_owned(),
+            peers,
         }
     }
 }
@@ -59,8 +67,42 @@ impl Contender {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Ringmain { shards, .. } => format!("ringmain/{shards}"),
-            Self::Mosquitto => "mosquitto".to_owned(),
+            Self::Peer(peer) => peer.name().to_owned(),
+            Self::External(external) => external.name.clone(),
             Self::Floor => "floor".to_owned(),
+        }
+    }
+
+    /// Whether it is ours: one that must not fail.
+    pub(crate) fn is_ringmain(&self) -> bool {
+        matches!(self, Self::Ringmain { .. })
+    }
+
+    /// What it says of its version; empty when that is not known.
+    pub(crate) fn version(&self, programs: &Programs) -> String {
+        match self {
+            Self::Ringmain { .. } => {
+                let output = Command::new(&programs.ringmain).arg("--version").output();
+                output.map_or_else(
+                    |_| String::new(),
+                    |o| String::from_utf8_lossy(&o.stdout).trim().to_owned(),
+                )
+            }
+            Self::Peer(peer) => peer.version(&programs.peers).unwrap_or_default(),
+            Self::External(_) => String::new(),
+            Self::Floor => env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// How it is configured, for the results.
+    pub(crate) fn config(&self, port: u16) -> String {
+        match self {
+            Self::Ringmain { shards, set } => {
+                format!("--shards {shards} --log warn {}", set.join(" ")).trim().to_owned()
+            }
+            Self::Peer(peer) => peer.config(port),
+            Self::External(external) => format!("as it runs at {}", external.address),
+            Self::Floor => String::new(),
         }
     }
 
@@ -69,42 +111,51 @@ impl Contender {
     /// # Errors
     /// When the program is missing, ends at once, or does not listen in time.
     pub(crate) fn start(&self, programs: &Programs, port: u16) -> io::Result<Running> {
+        if let Self::External(external) = self {
+            let External { address, pid, .. } = external.clone();
+            let mut running = Running { child: None, pid, address, scratch: None };
+            running.wait_until_it_accepts(&self.name())?;
+            return Ok(running);
+        }
         wait_until_free(port)?;
         let scratch = Scratch::new(&format!("{}-{port}", self.name().replace('/', "-")))?;
-        let (program, mut command) = match self {
+        let mut command = self.command(programs, &scratch.0, port)?;
+        let log = std::fs::File::create(scratch.0.join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = child::spawn(&mut command)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let pid = Some(child.id());
+        let mut running = Running { child: Some(child), pid, address, scratch: Some(scratch) };
+        running.wait_until_it_accepts(&self.name())?;
+        Ok(running)
+    }
+
+    fn command(&self, programs: &Programs, scratch: &Path, port: u16) -> io::Result<Command> {
+        Ok(match self {
             Self::Ringmain { shards, set } => {
                 let mut command = Command::new(&programs.ringmain);
                 command.arg("serve").args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
                 command.args(["--shards", &shards.to_string(), "--log", "warn"]);
-                command.arg("--data-dir").arg(&scratch.0);
+                command.arg("--data-dir").arg(scratch);
                 set.iter().for_each(|s| {
                     command.args(["--set", s]);
                 });
-                (&programs.ringmain, command)
+                command
             }
-            Self::Mosquitto => {
-                let config = scratch.0.join("mosquitto.conf");
-                std::fs::File::create(&config)?.write_all(mosquitto_config(port).as_bytes())?;
-                let mut command = Command::new(&programs.mosquitto);
-                command.arg("-c").arg(config);
-                (&programs.mosquitto, command)
+            Self::Peer(peer) => {
+                let config = scratch.join(peer.config_name());
+                std::fs::write(&config, peer.config(port))?;
+                let mut command = peer.command(&programs.peers, &config, port);
+                command.current_dir(scratch);
+                command
             }
+            Self::External(_) => return Err(io::Error::other("runs already")),
             Self::Floor => {
                 let mut command = Command::new(&programs.bench);
                 command.args(["floor-server", "--listen", &format!("127.0.0.1:{port}")]);
-                (&programs.bench, command)
+                command
             }
-        };
-        let log = std::fs::File::create(scratch.0.join("log"))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))?;
-        let mut running = Running { child, port, scratch };
-        running.wait_until_it_accepts(&self.name())?;
-        Ok(running)
+        })
     }
 }
 
@@ -126,90 +177,60 @@ fn wait_until_free(port: u16) -> io::Result<()> {
     }
 }
 
-/// A broker for everyone on loopback, without persistence, logs or caps.
-fn mosquitto_config(port: u16) -> String {
-    format!(
-        "listener {port} 127.0.0.1\n\
-         allow_anonymous true\n\
-         max_connections -1\n\
-         max_queued_messages 0\n\
-         max_inflight_messages 0\n\
-         persistence false\n\
-         set_tcp_nodelay true\n\
-         log_type none\n"
-    )
-}
-
-/// A server that runs; dropping it ends it.
+/// A server that runs; dropping it ends it, if we started it.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Child,
-    pub(crate) port: u16,
-    scratch: Scratch,
+    child: Option<Child>,
+    /// Its process, where it is known.
+    pub(crate) pid: Option<u32>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    scratch: Option<Scratch>,
 }
 
 impl Running {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// An error with the server's own words if it has ended.
     pub(crate) fn check_alive(&mut self, name: &str) -> io::Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        let log = std::fs::read_to_string(self.scratch.0.join("log")).unwrap_or_default();
-        Err(io::Error::other(format!("{name} ended with {status}: {log}")))
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let Some(status) = child.try_wait()? else { return Ok(()) };
+        Err(io::Error::other(format!("{name} ended with {status}: {}", self.last_words())))
+    }
+
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let path = self.scratch.as_ref().map(|s| s.0.join("log")).unwrap_or_default();
+        let log = std::fs::read(path).unwrap_or_default();
+        let from = log.len().saturating_sub(LAST_WORDS_MAX);
+        String::from_utf8_lossy(&log[from..]).trim().replace('\n', " | ")
     }
 
     fn wait_until_it_accepts(&mut self, name: &str) -> io::Result<()> {
         let until = Instant::now() + START_MAX;
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         loop {
             self.check_alive(name)?;
-            if TcpStream::connect(address).is_ok() {
+            if TcpStream::connect(self.address).is_ok() {
                 // Let it notice that this connection went.
                 sleep(Duration::from_millis(200));
                 return self.check_alive(name);
             }
             if Instant::now() > until {
-                return Err(io::Error::other(format!("{name} does not listen on {address}")));
+                return Err(io::Error::other(format!(
+                    "{name} does not listen on {}",
+                    self.address
+                )));
             }
             sleep(Duration::from_millis(20));
         }
     }
 }
 
+/// Bytes of a dead server's log that are shown.
+const LAST_WORDS_MAX: usize = 600;
+
 impl Drop for Running {
     fn drop(&mut self) {
-        // SAFETY: our own child, which is not reaped yet, so the pid is its.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        let until = Instant::now() + STOP_MAX;
-        while Instant::now() < until {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            sleep(Duration::from_millis(10));
+        if let Some(child) = &mut self.child {
+            child::end(child, STOP_MAX);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A folder that goes with its owner.
-#[derive(Debug)]
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> io::Result<Self> {
-        let path =
-            std::env::temp_dir().join(format!("ringmain-bench-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        // mosquitto started by root becomes the user `mosquitto` before it opens its files.
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -3,18 +3,25 @@
 //! First metric: CPU time of the server's process. Losing results are shown as they are.
 
 mod all;
+mod child;
+mod client;
 mod contender;
-mod cost;
 mod crossing;
-mod floor;
 mod floor_server;
 mod load;
+mod peers;
 mod results;
+mod scenario;
+mod scenarios;
 mod table;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::scenario::run::{Options, RunScenarios};
+use crate::scenarios::List;
 
 /// Benchmarks of Ringmain beside its peers and the physical floor.
 #[derive(Debug, Parser)]
@@ -26,24 +33,35 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// All of the following, with files of results; below a quarter of an hour.
+    /// Every scenario that is not on request, and `crossing`, with files of results.
     All(all::All),
-    /// Bytes a connection, a subscription and an offline session; CPU of connect + subscribe.
-    Cost(cost::Cost),
+    /// Scenarios by name.
+    Run(RunScenarios),
+    /// The scenarios.
+    List(List),
+    /// Bytes a connection, a subscription and an offline session; CPU of connect + subscribe:
+    /// `run idle-15k`.
+    Cost(Options),
+    /// CPU a message beside a bare io_uring server that moves the same bytes: `run floor`.
+    Floor(Options),
     /// CPU a message with one shard, and with two at 0, 50 and 100 % crossing.
     Crossing(crossing::Crossing),
-    /// CPU a message beside a bare io_uring server that moves the same bytes.
-    Floor(floor::Floor),
+    /// The brokers to compare with: install, list, show their configuration.
+    Peers(peers::Peers),
     /// The bare server itself.
     FloorServer(floor_server::FloorServer),
 }
 
 fn main() -> ExitCode {
+    child::sweep();
     let result = match Cli::parse().command {
         Command::All(c) => c.run(),
-        Command::Cost(c) => c.run(),
+        Command::Run(c) => c.run(),
+        Command::List(c) => c.run(),
+        Command::Cost(options) => run_named("idle-15k", &options),
+        Command::Floor(options) => run_named("floor", &options),
         Command::Crossing(c) => c.run(),
-        Command::Floor(c) => c.run(),
+        Command::Peers(c) => c.run(),
         Command::FloorServer(c) => c.run(),
     };
     match result {
@@ -53,4 +71,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_named(name: &str, options: &Options) -> io::Result<()> {
+    scenario::run::run(scenarios::by_name(name)?, options)
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ringmain_load::environment::Environment;
 use serde::Serialize;
 
 use crate::contender::{Contender, Programs};
+use crate::peers::{self, External};
 
 /// Options of every benchmark.
 #[derive(Clone, Debug, Args)]
@@ -27,19 +28,20 @@ pub(crate) struct Bench {
     /// The `ringmain-load` binary; without it the one beside this program.
     #[arg(long)]
     pub(crate) load: Option<PathBuf>,
-    /// Who takes part, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Who::Ringmain, Who::Mosquitto])]
-    pub(crate) contenders: Vec<Who>,
+    /// Who takes part, separated by commas: ringmain, or a peer as `peers list` names it. Without
+    /// it Ringmain and the peers that are installed.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) contenders: Vec<String>,
+    /// A broker that runs already takes part too; with the pid of its process, if it is on this
+    /// machine, its CPU time and memory are known. May be given several times.
+    #[arg(long, value_name = "NAME=HOST:PORT[,pid=N]")]
+    pub(crate) peer: Vec<External>,
+    /// Cache of peers; without it `peers` in cargo's target folder.
+    #[arg(long)]
+    pub(crate) peers_dir: Option<PathBuf>,
     /// Write the results as JSON; bench/results/ is the place for those that are kept.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
-}
-
-/// A contender by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Who {
-    Ringmain,
-    Mosquitto,
 }
 
 impl Bench {
@@ -57,29 +59,45 @@ impl Bench {
             return Err(io::Error::other("--rounds starts at 1; 3 or more give a median"));
         }
         let exe = std::env::current_exe()?;
-        Ok(Programs::beside(&exe, self.ringmain.clone(), self.load.clone()))
+        let peers = peers::folder(self.peers_dir.as_deref())?;
+        Ok(Programs::beside(&exe, self.ringmain.clone(), self.load.clone(), peers))
     }
 
-    /// The contenders, with `ringmain` as the benchmark sets it up.
+    /// The contenders, with `ringmain` as the benchmark sets it up; without `--contenders` it and
+    /// each peer that is installed.
     pub(crate) fn contenders(&self, ringmain: &Contender) -> io::Result<Vec<Contender>> {
-        let programs = self.programs()?;
-        self.contenders
+        if !self.contenders.is_empty() {
+            return self.named(&self.contenders, ringmain);
+        }
+        let folder = self.programs()?.peers;
+        let here = peers::PEERS
             .iter()
-            .map(|who| {
-                let (contender, program) = match who {
-                    Who::Ringmain => (ringmain.clone(), &programs.ringmain),
-                    Who::Mosquitto => (Contender::Mosquitto, &programs.mosquitto),
-                };
-                if program.exists() {
-                    Ok(contender)
-                } else {
-                    Err(io::Error::other(format!(
-                        "{} is missing: build or install it, or leave it out with --contenders",
-                        program.display()
-                    )))
-                }
-            })
-            .collect()
+            .filter(|p| !p.on_request() && p.version(&folder).is_some())
+            .map(|p| p.name().to_owned());
+        let names: Vec<String> = std::iter::once("ringmain".to_owned()).chain(here).collect();
+        self.named(&names, ringmain)
+    }
+
+    fn named(&self, names: &[String], ringmain: &Contender) -> io::Result<Vec<Contender>> {
+        let programs = self.programs()?;
+        let named = names.iter().map(|name| {
+            let (contender, is_here, how) = if name == "ringmain" {
+                let here = programs.ringmain.exists();
+                (ringmain.clone(), here, "cargo build --release -p ringmain".to_owned())
+            } else {
+                let peer = peers::by_name(name)?;
+                let here = peer.version(&programs.peers).is_some();
+                (Contender::Peer(peer), here, format!("ringmain-bench peers install {name}"))
+            };
+            if is_here {
+                return Ok(contender);
+            }
+            Err(io::Error::other(format!(
+                "{name} is missing: `{how}`, or leave it out with --contenders"
+            )))
+        });
+        let external = self.peer.iter().cloned().map(|p| Ok(Contender::External(p)));
+        named.chain(external).collect()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::template::{Context, Template};
 const MATCHES_MAX: u64 = 200_000_000;
 
 /// What a worker knows at the end.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct WorkerResult {
     pub(crate) rings: usize,
     /// What went wrong, by kind.
@@ -30,7 +30,7 @@ pub(crate) struct WorkerResult {
 }
 
 /// What a publisher sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct SentBy {
     pub(crate) publisher: u32,
     pub(crate) sent: u32,
@@ -42,7 +42,7 @@ pub(crate) struct SentBy {
 }
 
 /// What a subscriber got.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct HeardBy {
     pub(crate) population: u16,
     /// Its number.
@@ -52,7 +52,7 @@ pub(crate) struct HeardBy {
 }
 
 /// What the members of a `$share` group got together.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct GroupHeard {
     pub(crate) population: u16,
     /// The filter, which names the group.
@@ -67,7 +67,7 @@ pub(crate) struct GroupHeard {
 }
 
 /// A set of small numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {

@@ -159,7 +159,7 @@ pub(crate) struct Traffic {
 }
 
 /// What a subscriber remembers of what came, by what it expects.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Heard {
     /// Streams of which it gets all.
     Flows(Flows),
@@ -170,7 +170,7 @@ pub(crate) enum Heard {
 }
 
 /// Retained messages that came since SUBSCRIBE.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct RetainedHeard {
     /// By publisher: the sequence number + 1 at each topic's index, 0 where none came.
     pub(crate) by_publisher: HashMap<u32, Vec<u32>>,

@@ -161,7 +161,8 @@ fn starved(ran_ns: u64, waited_ns: u64, wall_ns: u64) -> Option<String> {
     })
 }
 
-fn problems(report: &Report, plan: &Plan, allow_loss: bool) -> Vec<String> {
+/// What is wrong with the counts and the account of a report.
+pub(crate) fn problems(report: &Report, plan: &Plan, allow_loss: bool) -> Vec<String> {
     let c = &report.counters;
     let mut problems = Vec::new();
     let mut problem = |bad: bool, what: String| {

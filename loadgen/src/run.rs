@@ -63,6 +63,11 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
+/// Lets the next run of this process run to its end.
+pub(crate) fn forget_interrupt() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
 /// Whether a run of this process was interrupted.
 #[must_use]
 pub fn interrupted() -> bool {
@@ -82,6 +87,27 @@ pub fn run(
 ) -> io::Result<Report> {
     plan.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     let plan = Arc::new(plan);
+    run_checked(&plan, options, observer).map(|(report, _)| report)
+}
+
+/// Runs a part of a plan and says what the check of the whole needs.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_part(
+    plan: Plan,
+    options: &RunOptions,
+    observer: &mut dyn FnMut(&Snapshot),
+) -> io::Result<(Report, Vec<WorkerResult>)> {
+    plan.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    run_checked(&Arc::new(plan), options, observer)
+}
+
+fn run_checked(
+    plan: &Arc<Plan>,
+    options: &RunOptions,
+    observer: &mut dyn FnMut(&Snapshot),
+) -> io::Result<(Report, Vec<WorkerResult>)> {
     let mut lead = Lead::start(plan.clone(), options, observer)?;
     for (index, stage) in plan.stages.iter().enumerate() {
         if !interrupted() || stage.stage == Stage::Close {
@@ -203,6 +229,14 @@ impl<'a> Lead<'a> {
             broker: self.sample(),
         };
         self.measured.stage.reset();
+        let at_once = match stage {
+            Stage::Traffic { warmup, .. } => warmup.is_zero(),
+            stage => matches!(stage, Stage::Churn { .. }),
+        };
+        if at_once {
+            // A short run may be over before a later look.
+            self.begin_to_measure();
+        }
         let order = self.shared.give(Order::Stage(index as u32));
         self.wait_for(order);
         match *stage {
@@ -270,8 +304,10 @@ impl<'a> Lead<'a> {
         deliveries: Option<u64>,
         populations: &[u16],
     ) {
-        self.pause(warmup);
-        self.begin_to_measure();
+        if !warmup.is_zero() {
+            self.pause(warmup);
+            self.begin_to_measure();
+        }
         let publishers: u64 = publishing(&self.plan, populations).sum();
         let delivered = self.stage.counters.delivered;
         let enough = |c: &Counters| match (duration, deliveries) {
@@ -309,7 +345,6 @@ impl<'a> Lead<'a> {
     }
 
     fn churn(&mut self, duration: Duration, drain: Duration) {
-        self.begin_to_measure();
         self.pause(duration);
         self.end_traffic();
         let order = self.shared.give(Order::Drain);
@@ -514,7 +549,7 @@ impl<'a> Lead<'a> {
         self.last = Look { at: now, counters, cpu, broker };
     }
 
-    fn report(mut self) -> io::Result<Report> {
+    fn report(mut self) -> io::Result<(Report, Vec<WorkerResult>)> {
         self.shared.give(Order::Stop);
         let mut results = Vec::new();
         for worker in std::mem::take(&mut self.workers) {
@@ -533,7 +568,7 @@ impl<'a> Lead<'a> {
         self.report.generator.cpu_ns = process_cpu_ns() - self.cpu_before;
         self.report.generator = Generator { ..self.report.generator };
         self.judge.conclude(&mut self.report, &self.plan, self.options.allow_loss);
-        Ok(self.report)
+        Ok((self.report, results))
     }
 }
 

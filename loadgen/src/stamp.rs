@@ -113,7 +113,7 @@ pub struct Manner {
 ///
 /// Invariant: the numbers below `next` that are neither in `missing` nor counted in `missed`
 /// arrived exactly once or are counted as duplicates.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Flow {
     next: u32,
     duplicates: u32,
@@ -236,7 +236,7 @@ impl Account {
 }
 
 /// The flows of one subscriber by [`key`]. Most have one, which needs no map.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Flows {
     first: Option<(u64, Flow)>,
     #[allow(clippy::box_collection, reason = "rare, and 40 bytes in every subscriber otherwise")]
