@@ -136,6 +136,9 @@ pub(crate) struct Traffic {
     pub(crate) heard: Heard,
     /// QoS 1 and 2 handshakes that it began, oldest first.
     pub(crate) inflight: VecDeque<Handshake>,
+    /// When messages were due that wait for a handshake to end: the broker's Receive Maximum is
+    /// reached. [MQTT-3.3.4-7]
+    pub(crate) waiting: VecDeque<u64>,
     /// QoS 2 packet identifiers received and not yet released.
     pub(crate) unreleased: Vec<PacketId>,
     /// Messages sent.
@@ -155,6 +158,8 @@ pub(crate) struct Traffic {
     pub(crate) resent: u32,
     /// How often it was away without a session that keeps its messages.
     pub(crate) epoch: u16,
+    /// The broker's Receive Maximum.
+    pub(crate) receive_maximum: u16,
     next_id: u16,
 }
 
@@ -226,6 +231,7 @@ impl Traffic {
             topic: topic.into_boxed_str(),
             heard,
             inflight: VecDeque::new(),
+            waiting: VecDeque::new(),
             unreleased: Vec::new(),
             sent: 0,
             sent_before: 0,
@@ -235,8 +241,14 @@ impl Traffic {
             unsure: Vec::new(),
             resent: 0,
             epoch: 0,
+            receive_maximum: u16::MAX,
             next_id: 0,
         }
+    }
+
+    /// Whether another handshake may begin.
+    pub(crate) fn has_quota(&self) -> bool {
+        self.inflight.len() < INFLIGHT_MAX.min(usize::from(self.receive_maximum))
     }
 
     /// Opens a handshake; its packet identifier is chosen here.

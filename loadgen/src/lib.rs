@@ -6,9 +6,9 @@
 //! descriptors, so that one process holds more of them than RLIMIT_NOFILE allows.
 //!
 //! The reading path: `main.rs` → [`cli`] (or [`scenario`]) → [`job`] → [`plan`] → [`run`] →
-//! `worker.rs` → `connection.rs` (how a client opens and ends) and `session.rs` (what it says).
-//! What people see of a run is in [`live`], [`report`] and [`plot`]; [`compare`] and [`find_max`]
-//! make many runs, [`agents`] one run on many machines.
+//! `worker.rs` → `connection.rs` (how a client opens and ends), `session.rs` (what it hears) and
+//! `publish.rs` (what it says). What people see of a run is in [`live`], [`report`] and [`plot`];
+//! [`compare`] and [`find_max`] make many runs, [`agents`] one run on many machines.
 
 mod account;
 mod address;
@@ -33,6 +33,7 @@ mod packets;
 pub mod plan;
 pub mod plot;
 pub mod preflight;
+mod publish;
 pub mod quantity;
 pub mod report;
 pub mod ring;

@@ -22,6 +22,8 @@ pub(crate) enum Incoming<'a> {
         code: u8,
         /// Session Present.
         session_present: bool,
+        /// Receive Maximum; 65,535 where absent.
+        receive_maximum: u16,
     },
     /// SUBACK.
     SubAck {
@@ -72,7 +74,12 @@ pub(crate) fn next(buf: &[u8], v: Version) -> Result<Option<(Incoming<'_>, usize
     };
     let incoming = match decode(h, body, v, Role::Client, &RULES)? {
         Packet::ConnAck(c) => {
-            Incoming::ConnAck { code: c.code.0, session_present: c.session_present }
+            let receive_maximum = c.receive_maximum.unwrap_or(u16::MAX);
+            Incoming::ConnAck {
+                code: c.code.0,
+                session_present: c.session_present,
+                receive_maximum,
+            }
         }
         Packet::SubAck(s) => {
             Incoming::SubAck { code: s.reasons.iter().copied().max().unwrap_or(0x80) }

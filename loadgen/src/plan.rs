@@ -121,8 +121,9 @@ pub enum Stage {
         /// Attempts for each client; at least 1.
         attempts_max: u32,
     },
-    /// Clients of one population close and come back, one after another, while all others publish
-    /// what they have to.
+    /// Clients of one population close and come back, one after another, while all populations
+    /// publish that have a publish plan. What an open loop's client would have sent while it is
+    /// away is not due.
     Churn {
         /// Index of the population.
         population: u16,

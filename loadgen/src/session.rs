@@ -1,25 +1,17 @@
 //! What a client says and hears once its socket is open.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use ringmain_mqtt::{PacketId, PacketType, Publish, QoS};
 
 use crate::account::{GroupHeard, rendered};
-use crate::client::{
-    HAS_SESSION, Handshake, Heard, INFLIGHT_MAX, PINGED, PUMP, Stage, State, Traffic, WAS_READY,
-};
-use crate::pace::{Publishers, Schedule};
-use crate::packets::{self, Head, Incoming};
-use crate::plan::{Behaviour, End, Expect, Pace, Plan, Population, PublishPlan};
-use crate::stamp::{Arrival, Manner, Stamp, WILL, key};
+use crate::client::{HAS_SESSION, Heard, PINGED, Stage, State, WAS_READY};
+use crate::packets::{self, Incoming};
+use crate::plan::{Behaviour, End, Expect, Plan};
+use crate::stamp::{Arrival, Manner, Stamp, WILL};
 use crate::stats::{ATTEMPTS_TOLD, Metric};
-use crate::template::Context;
-use crate::worker::{Worker, share};
+use crate::worker::Worker;
 
-/// Bytes that may wait behind a connection's send, in an open loop. A broker that reads so slowly
-/// gets another load than the one asked for, and the generator must not eat the memory.
-const BACKLOG_MAX: usize = 16 << 20;
 /// Largest packet that a client takes, in bytes: what MQTT can say.
 const PARTIAL_MAX: usize = 268_435_460;
 
@@ -86,7 +78,10 @@ impl Worker {
                 let at = Answer { kind, packet_id, code };
                 self.on_answer(plan, local, at);
             }
-            Incoming::ConnAck { code, session_present } => {
+            Incoming::ConnAck { code, session_present, receive_maximum } => {
+                if let Some(traffic) = &mut self.clients[local as usize].traffic {
+                    traffic.receive_maximum = receive_maximum;
+                }
                 return self.on_connack(plan, local, code, session_present);
             }
             Incoming::SubAck { code } => return self.on_suback(local, code),
@@ -176,33 +171,6 @@ impl Worker {
             groups.len() - 1
         });
         self.member_of.insert(local, group);
-    }
-
-    /// Sends again what the session still owes the broker, in order. [MQTT-4.4.0-1]
-    fn resend(&mut self, plan: &Plan, local: u32) {
-        let population = self.population(plan, local);
-        let version = population.connect.version;
-        let Some(publish) = &population.publish else { return };
-        let Some(traffic) = &self.clients[local as usize].traffic else { return };
-        let open: Vec<Handshake> = traffic.inflight.iter().copied().collect();
-        for handshake in open {
-            match handshake.stage {
-                Stage::PubAck | Stage::PubRec => {
-                    self.counters.resent += 1;
-                    self.write_publish(plan, local, publish, &handshake, true);
-                    if let Some(traffic) = &mut self.clients[local as usize].traffic {
-                        traffic.resent += u32::from(publish.qos == QoS::AtLeastOnce);
-                    }
-                }
-                Stage::PubComp => {
-                    let client = &mut self.clients[local as usize];
-                    let out = &mut self.buffers.of(&mut client.out).pending;
-                    packets::ack(out, version, PacketType::PubRel, handshake.packet_id);
-                    self.mark_dirty(local);
-                }
-                Stage::Done => {}
-            }
-        }
     }
 
     fn on_suback(&mut self, local: u32, code: u8) -> io::Result<()> {
@@ -426,7 +394,10 @@ impl Worker {
             return;
         };
         let id = answer.packet_id;
-        let refused = answer.code >= 0x80;
+        // PUBCOMP may say "packet identifier not found" to a PUBREL that was sent again after the
+        // first one had been answered into the void. [MQTT-4.3.3-11]
+        let refused = answer.code >= 0x80
+            && !(answer.kind == PacketType::PubComp && client.cycle > 1 && answer.code == 0x92);
         let (moved, reply) = match answer.kind {
             PacketType::PubAck => (traffic.advance(id, Stage::PubAck, Stage::Done), None),
             PacketType::PubRec if refused => {
@@ -469,256 +440,6 @@ impl Worker {
             self.mark_pump(local);
         }
     }
-
-    /// Notes that a client may publish.
-    pub(crate) fn mark_pump(&mut self, local: u32) {
-        let client = &mut self.clients[local as usize];
-        if !client.has(PUMP) {
-            client.set(PUMP);
-            self.pump.push(local);
-        }
-    }
-
-    /// A stage with traffic begins: the populations that `which` chooses publish.
-    pub(crate) fn start_publishers(&mut self, which: impl Fn(u16, &Population) -> bool) {
-        let plan = self.plan.clone();
-        self.had_traffic = true;
-        self.counters.publishers_done = 0;
-        for (p, population) in plan.populations.iter().enumerate() {
-            let chosen = population.publish.as_ref().filter(|_| which(p as u16, population));
-            self.publishing[p] = chosen.is_some();
-            self.schedules[p] = chosen.and_then(|publish| self.schedule(p, population, publish));
-        }
-        for local in 0..self.clients.len() as u32 {
-            let client = &mut self.clients[local as usize];
-            if !self.publishing[usize::from(client.population)] {
-                continue;
-            }
-            if let Some(traffic) = &mut client.traffic {
-                traffic.sent_before = traffic.sent;
-            }
-            self.mark_pump(local);
-        }
-    }
-
-    /// The open-loop schedule of a population, if it has one and this worker has a part in it.
-    fn schedule(
-        &self,
-        p: usize,
-        population: &Population,
-        publish: &PublishPlan,
-    ) -> Option<Schedule> {
-        let workers = self.plan.workers;
-        let of = Publishers {
-            count: share(population.count, workers, self.index),
-            total: population.count,
-            index: self.index as u32,
-            workers: workers as u32,
-        };
-        let interval = publish.pace.interval()?.as_nanos() as u64;
-        if of.count == 0 {
-            return None;
-        }
-        let seed = crate::template::mix(self.plan.seed ^ key(of.index, p as u32));
-        Some(match publish.pace {
-            Pace::Poisson { .. } => Schedule::poisson(self.now, interval, of, seed),
-            _ => Schedule::fixed(self.now, interval, of),
-        })
-    }
-
-    /// Tells the other workers what this turn did to the group's window, and lets the publishers
-    /// of a group go on.
-    pub(crate) fn settle_group(&mut self) {
-        let plan = self.plan.clone();
-        let is_group = |p: &PublishPlan| matches!(p.pace, Pace::Group { .. });
-        for (p, population) in plan.populations.iter().enumerate() {
-            if !population.publish.as_ref().is_some_and(is_group) {
-                continue;
-            }
-            let delivered = std::mem::take(&mut self.group);
-            if delivered > 0 {
-                self.shared.group_delivered.fetch_add(delivered, Ordering::Relaxed);
-            }
-            if self.publishes(p as u16) {
-                let count = self.share_of(population);
-                (0..count).for_each(|nth| self.mark_pump(self.first[p] + nth));
-            }
-        }
-    }
-
-    /// Lets publishers fill their windows.
-    pub(crate) fn pump_all(&mut self) {
-        if self.pump.is_empty() {
-            return;
-        }
-        let plan = self.plan.clone();
-        let mut pump = std::mem::take(&mut self.pump);
-        for local in pump.drain(..) {
-            let client = &mut self.clients[local as usize];
-            client.unset(PUMP);
-            let population = client.population;
-            if !self.publishes(population) {
-                continue;
-            }
-            let Some(publish) = &plan.populations[usize::from(population)].publish else {
-                continue;
-            };
-            while self.may_publish(local, publish) {
-                self.publish(&plan, local, publish, self.now, self.now);
-            }
-        }
-        // What `publish` marked meanwhile waits for the next turn.
-        pump.append(&mut self.pump);
-        self.pump = pump;
-    }
-
-    fn may_publish(&self, local: u32, publish: &PublishPlan) -> bool {
-        let client = &self.clients[local as usize];
-        let Some(traffic) = &client.traffic else { return false };
-        if client.state != State::Live
-            || reached_limit(traffic, publish)
-            || traffic.inflight.len() >= INFLIGHT_MAX
-        {
-            return false;
-        }
-        match publish.pace {
-            Pace::Acked { window } => traffic.sent - traffic.acked < window,
-            Pace::Peer { window, .. } => {
-                traffic.sent.saturating_sub(traffic.acked.min(traffic.delivered)) < window
-            }
-            Pace::Group { window, fan_out } => {
-                let sent = self.shared.group_sent.load(Ordering::Relaxed) * u64::from(fan_out);
-                let delivered = self.shared.group_delivered.load(Ordering::Relaxed);
-                sent < delivered + u64::from(window) * u64::from(fan_out)
-                    && traffic.sent - traffic.acked < window
-            }
-            Pace::Every { .. } | Pace::Poisson { .. } => false,
-        }
-    }
-
-    /// Open loop: this message is due.
-    pub(crate) fn send_paced(
-        &mut self,
-        plan: &Plan,
-        local: u32,
-        publish: &PublishPlan,
-        intended_ns: u64,
-        sent_ns: u64,
-    ) {
-        let client = &self.clients[local as usize];
-        let Some(traffic) = &client.traffic else { return };
-        if reached_limit(traffic, publish) {
-            return;
-        }
-        self.counters.due += 1;
-        let backlog = self.buffers.backlog(client.out);
-        let full = traffic.inflight.len() >= INFLIGHT_MAX || backlog > BACKLOG_MAX;
-        if client.state != State::Live || full {
-            self.counters.unsent += 1;
-            if full {
-                self.fault("a message was not sent: the broker takes none from this client");
-            }
-            return;
-        }
-        self.latencies.record(Metric::Lag, sent_ns.saturating_sub(intended_ns));
-        self.publish(plan, local, publish, intended_ns, sent_ns);
-    }
-
-    fn publish(
-        &mut self,
-        plan: &Plan,
-        local: u32,
-        publish: &PublishPlan,
-        intended_ns: u64,
-        sent_ns: u64,
-    ) {
-        let number = if publish.topic.varies() { u64::from(self.number(local)) } else { 0 };
-        let Some(traffic) = &mut self.clients[local as usize].traffic else { return };
-        let message = traffic.sent;
-        let seq = if publish.topic.streams() == 1 {
-            message
-        } else {
-            let stream = publish.topic.stream(number, u64::from(message));
-            match traffic.by_stream.get_mut(stream as usize) {
-                Some(count) => {
-                    *count += 1;
-                    *count - 1
-                }
-                None => publish.topic.sent_on(stream, number, message),
-            }
-        };
-        let stage = if publish.qos == QoS::ExactlyOnce { Stage::PubRec } else { Stage::PubAck };
-        let packet_id = PacketId::new(1).expect("1 is a packet identifier");
-        let mut handshake = Handshake { intended_ns, sent_ns, message, seq, packet_id, stage };
-        traffic.sent += 1;
-        if publish.qos == QoS::AtMostOnce {
-            traffic.acked += 1;
-        } else {
-            handshake.packet_id = traffic.begin(handshake);
-        }
-        self.counters.publishers_done += u64::from(reached_limit(traffic, publish));
-        self.counters.sent_bytes += self.write_publish(plan, local, publish, &handshake, false);
-        self.counters.sent += 1;
-        if matches!(publish.pace, Pace::Group { .. }) {
-            self.shared.group_sent.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Appends PUBLISH to the client's pending bytes and says how many it has.
-    fn write_publish(
-        &mut self,
-        plan: &Plan,
-        local: u32,
-        publish: &PublishPlan,
-        handshake: &Handshake,
-        dup: bool,
-    ) -> u64 {
-        let publisher = self.publisher(local);
-        let number = u64::from(self.number(local));
-        let population = self.population(plan, local);
-        let message = u64::from(handshake.message);
-        if publish.topic.varies() {
-            self.text.clear();
-            if publish.topic.has_names() {
-                self.text = rendered(&publish.topic, population, number as u32, message);
-            } else {
-                let of = Context { number, message, ..Context::default() };
-                publish.topic.render_to(&mut self.text, &of);
-            }
-        }
-        let size = publish.size.draw(plan.seed ^ key(publisher, handshake.message));
-        let payload = &mut self.payload[..size];
-        if publish.stamped() {
-            let stamp = Stamp {
-                publisher,
-                stream: publish.topic.stream(number, message),
-                seq: handshake.seq,
-                intended_ns: handshake.intended_ns.wrapping_add(plan.clock_offset_ns as u64),
-                lag_ns: Some(handshake.sent_ns.saturating_sub(handshake.intended_ns)),
-            };
-            stamp.write(payload);
-        }
-        let client = &mut self.clients[local as usize];
-        let Some(traffic) = &client.traffic else { return 0 };
-        let head = Head {
-            topic: if publish.topic.varies() { &self.text } else { &traffic.topic },
-            qos: publish.qos,
-            retain: publish.retain,
-            dup,
-            packet_id: (publish.qos != QoS::AtMostOnce).then_some(handshake.packet_id),
-        };
-        let out = &mut self.buffers.of(&mut client.out).pending;
-        let before = out.len();
-        packets::publish(out, population.connect.version, &head, payload);
-        let len = (out.len() - before) as u64;
-        self.mark_dirty(local);
-        len
-    }
-}
-
-/// Whether a publisher has sent all it was to send in this stage.
-fn reached_limit(traffic: &Traffic, publish: &PublishPlan) -> bool {
-    publish.limit.is_some_and(|limit| traffic.sent - traffic.sent_before >= limit)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP as it came.
