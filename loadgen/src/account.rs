@@ -106,20 +106,21 @@ impl Bits {
     }
 }
 
-/// How many deliveries a message makes, where that is the same for all of them.
+/// How many deliveries a message makes, where that is the same for all publishers.
 pub(crate) fn fan_out(plan: &Plan) -> Option<u64> {
-    if plan.populations.iter().filter(|p| p.publish.is_some()).count() != 1 {
-        return None;
-    }
-    let mut sum = 0;
+    let mut deliveries = vec![0; plan.populations.len()];
     for p in plan.populations.iter().filter(|p| !p.subscriptions.is_empty()) {
-        sum += match p.expect {
-            Expect::Peer(_) | Expect::One(_) => 1,
-            Expect::All(_) => u64::from(p.count),
+        let (publishers, n) = match p.expect {
+            Expect::Peer(publishers) | Expect::One(publishers) => (publishers, 1),
+            Expect::All(publishers) => (publishers, u64::from(p.count)),
             _ => return None,
         };
+        *deliveries.get_mut(usize::from(publishers))? += n;
     }
-    (sum > 0).then_some(sum)
+    let published = plan.populations.iter().zip(&deliveries).filter(|(p, _)| p.publish.is_some());
+    let mut each = published.map(|(_, &n)| n);
+    let first = each.next().filter(|&n| n > 0)?;
+    each.all(|n| n == first).then_some(first)
 }
 
 /// The account of a run; `None` when nothing was to be checked.

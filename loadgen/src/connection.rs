@@ -610,8 +610,8 @@ impl Worker {
         }
     }
 
-    /// Sends PINGREQ when half of the keep-alive went by without a packet: with the sweep at a
-    /// quarter of it, before three quarters.
+    /// Sends PINGREQ when three quarters of the keep-alive went by without a packet: with the sweep
+    /// at an eighth of it, before seven eighths. Client libraries wait for all of it.
     fn keep_alive(&mut self, local: u32) -> io::Result<()> {
         let population = self.population(&self.plan, local);
         let keep_alive_s = population.connect.keep_alive_s;
@@ -621,7 +621,7 @@ impl Worker {
         let answered = population.behaviour == Behaviour::Normal;
         let client = &mut self.clients[local as usize];
         let now_ms = ((self.now - self.started) / 1_000_000) as u32;
-        if now_ms.wrapping_sub(client.last_sent_ms) < u32::from(keep_alive_s) * 500 {
+        if now_ms.wrapping_sub(client.last_sent_ms) < u32::from(keep_alive_s) * 750 {
             return Ok(());
         }
         // Who does not read does not see the answer.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::environment::descriptor_limit;
 
 /// Kernel memory of one idle socket end: the socket with its inode and file, an armed multishot
-/// receive and its poll. Measured with Linux 6.18 over 100,000 to 1,000,000 connections: 3.9 to 4.6 KB.
-const KERNEL_BYTES_PER_END: u64 = 4_700;
+/// receive and its poll. Measured with Linux 6.18 over 100,000 to 1,000,000 connections: 4.5 to 4.9 KB.
+const KERNEL_BYTES_PER_END: u64 = 4_900;
 /// User memory of the broker for a connection with one subscription; measured 360 to 450.
 const BROKER_BYTES: u64 = 480;
 /// User memory of the generator for a client that checks what it receives; measured 250 to 400.
@@ -36,6 +36,12 @@ const FILES_SPARE: u64 = 4_096;
 /// Pages of TCP buffers that an idle connection counts for, in a thousandth: both ends measured
 /// 386 pages at 110,000 connections.
 const TCP_PAGES_PER_1000: u64 = 8;
+
+/// From so many connections on, what one of the kernel's timers sends at once fills a backlog of less
+/// than [`BURST_PACKETS`] packets.
+const BURST_CONNECTIONS: u64 = 100_000;
+/// See [`BURST_CONNECTIONS`].
+const BURST_PACKETS: u64 = 16_384;
 
 /// What the host says. Every limit that is not known (or not set) is `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +82,8 @@ pub struct Facts {
     pub tcp_max_tw_buckets: u64,
     /// `net.core.somaxconn`.
     pub somaxconn: u64,
+    /// `net.core.netdev_max_backlog`: packets that wait for a CPU on the loopback interface.
+    pub netdev_max_backlog: u64,
     /// `net.netfilter.nf_conntrack_max`, where connections are tracked.
     pub conntrack_max: Option<u64>,
     /// The broker is on another host: what its end costs is not ours.
@@ -309,6 +317,13 @@ fn notes(f: &Facts, needs: Needs, fits: u64) -> Vec<String> {
             f.somaxconn
         ));
     }
+    if !f.remote && fits >= BURST_CONNECTIONS && f.netdev_max_backlog < BURST_PACKETS {
+        notes.push(format!(
+            "net.core.netdev_max_backlog is {}: in bursts the loopback interface drops packets, which \
+             then come a second later",
+            f.netdev_max_backlog
+        ));
+    }
     if fits > 0 && f.kernel < (6, 11) {
         notes.push("before Linux 6.11 a socket is made by system calls: connects cost more".into());
     }
@@ -347,11 +362,24 @@ impl Facts {
             tcp_max_orphans: sysctl("net/ipv4/tcp_max_orphans").unwrap_or(u64::MAX),
             tcp_max_tw_buckets: sysctl("net/ipv4/tcp_max_tw_buckets").unwrap_or(u64::MAX),
             somaxconn: sysctl("net/core/somaxconn").unwrap_or(4096),
-            conntrack_max: sysctl("net/netfilter/nf_conntrack_max"),
+            netdev_max_backlog: sysctl("net/core/netdev_max_backlog").unwrap_or(u64::MAX),
+            // The table may be there while no rule makes the kernel track anything.
+            conntrack_max: sysctl("net/netfilter/nf_conntrack_max")
+                .filter(|_| tracks_loopback() && sysctl(TRACKED).is_none_or(|n| n > 0)),
             remote,
             broker_descriptors: None,
         }
     }
+}
+
+/// How many connections the kernel tracks, below /proc/sys.
+const TRACKED: &str = "net/netfilter/nf_conntrack_count";
+
+/// Makes a connection that the kernel would track for a moment, were there a rule for it.
+fn tracks_loopback() -> bool {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    let address = listener.as_ref().ok().and_then(|l| l.local_addr().ok());
+    address.is_none_or(|a| std::net::TcpStream::connect(a).is_ok())
 }
 
 /// The bit of CAP_SYS_ADMIN.

@@ -755,11 +755,11 @@ fn largest_payload(plan: &Plan) -> usize {
     publish.map(|p| p.size.max()).chain(wills.map(|w| w.size)).max().unwrap_or(0)
 }
 
-/// A quarter of the shortest period that a client must be looked at.
+/// How often each client is looked at: eight times in a keep-alive, four times in a timeout.
 fn sweep_period_ns(plan: &Plan) -> u64 {
     let keep_alive = plan.populations.iter().map(|p| p.connect.keep_alive_s).filter(|&k| k > 0);
     let shortest = keep_alive.map(|k| Duration::from_secs(u64::from(k))).min();
-    let period = shortest.unwrap_or(Duration::MAX).min(plan.connect_timeout) / 4;
+    let period = (shortest.unwrap_or(Duration::MAX) / 8).min(plan.connect_timeout / 4);
     (period.as_nanos() as u64).max(1_000_000)
 }
 

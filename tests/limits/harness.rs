@@ -218,17 +218,25 @@ pub fn try_load(args: &str) -> Result<Report, String> {
     run::run(plan, &options, &mut |_| ()).map_err(|e| e.to_string())
 }
 
-/// The binary beside the folder of the test's own.
-fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
-    let program = std::env::var_os("RINGMAIN_BIN").map_or_else(
+/// The broker's binary: what `RINGMAIN_BIN` names, or the one in the target directory.
+///
+/// # Panics
+/// When this program has no path.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("RINGMAIN_BIN").map_or_else(
         || {
             let exe = std::env::current_exe().expect("a program has a path");
             let target = exe.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
             target.join("ringmain")
         },
         PathBuf::from,
-    );
-    let mut command = Command::new(program);
+    )
+}
+
+/// The binary beside the folder of the test's own.
+fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
+    let mut command = Command::new(binary());
     command
         .args(["serve", "--set", &format!("listeners.0.url=\"tcp://127.0.0.1:{port}\"")])
         .args(["--shards", &shards.to_string(), "--log", "warn"])

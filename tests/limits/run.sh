@@ -6,5 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 if [ "${RINGMAIN_LIMITS_BROKER:-ringmain}" = ringmain ] && [ -z "${RINGMAIN_BIN:-}" ]; then
     cargo build --release --locked --package ringmain --bin ringmain
 fi
-exec cargo test --release --locked --package ringmain-limits --test limits --test loads --test torture --test half_open -- \
+exec cargo test --release --locked --package ringmain-limits --test limits --test loads --test torture --test half_open --test million -- \
     --ignored --nocapture --test-threads=1 "$@"

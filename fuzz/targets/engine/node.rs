@@ -295,7 +295,7 @@ impl Node {
                 let slot = known(slots, conn);
                 assert!(!std::mem::replace(&mut slot.established, true));
             }
-            Op::PauseRead { conn } | Op::ResumeRead { conn } => {
+            Op::PauseRead { conn } | Op::ResumeRead { conn } | Op::ProbePeer { conn } => {
                 known(slots, conn);
             }
             Op::Handover { conn, to, parcel } => {

@@ -47,7 +47,7 @@ pub struct Options {
     /// New connections a second; without it as fast as --in-flight allows.
     #[arg(short = 'R', long)]
     pub connrate: Option<f64>,
-    /// Keep Alive in seconds. A client sends PINGREQ after 1/2 to 3/4 of it.
+    /// Keep Alive in seconds. A client sends PINGREQ after 3/4 to 7/8 of it.
     #[arg(short = 'k', long, default_value_t = 300)]
     pub keepalive: u16,
     /// Seconds to keep all connections alive with nothing else going on.

@@ -43,6 +43,8 @@ pub(super) fn plan(o: &Options, count: u32) -> Result<Plan, String> {
     plan.workers = o.workers;
     plan.cpus.clone_from(&o.cpus);
     plan.connect_timeout = seconds(o.connect_timeout)?;
+    // As client libraries do: a second, then two, then four.
+    plan.backoff.first = Duration::from_secs(1);
     plan.populations = populations(o, count)?;
     plan.stages = stages(o)?;
     let rounds = if o.no_storm { 1 } else { 2 };

@@ -25,6 +25,7 @@ fn good() -> Facts {
         tcp_max_orphans: 4_000_000,
         tcp_max_tw_buckets: 4_000_000,
         somaxconn: 4096,
+        netdev_max_backlog: 65_536,
         conntrack_max: None,
         remote: false,
         broker_descriptors: None,
@@ -152,6 +153,14 @@ fn limits_on_ending_connections_are_notes_for_a_storm_and_nothing_without() {
     assert!(verdict.is_enough());
     assert_eq!(verdict.notes.len(), 2, "{:?}", verdict.notes);
     assert!(check(&facts, Needs { storm: false, ..MILLION }).notes.is_empty());
+}
+
+#[test]
+fn a_short_backlog_of_the_loopback_interface_is_a_note_where_it_matters() {
+    let facts = Facts { netdev_max_backlog: 1000, ..good() };
+    assert!(check(&facts, MILLION).notes[0].contains("netdev_max_backlog"));
+    assert!(check(&facts, Needs { connections: 20_000, storm: true }).notes.is_empty());
+    assert!(check(&Facts { remote: true, ..facts }, MILLION).notes.is_empty());
 }
 
 #[test]

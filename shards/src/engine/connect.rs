@@ -204,6 +204,10 @@ impl Shard {
         self.attach(ci, si, c, keep_alive_s, mqtt);
         self.write_connack(ci, si, c, session_present, minted.as_deref(), keep_alive_s, mqtt, fx);
         fx.ops.push(Op::Established { conn: id });
+        if keep_alive_s == 0 {
+            // Of any other client the broker itself notices when it is gone.
+            fx.ops.push(Op::ProbePeer { conn: id });
+        }
         self.core.arm_conn(ci);
         self.core.after.push(After::Connected {
             conn: ci,

@@ -40,6 +40,12 @@ pub enum Op {
         /// Which connection.
         conn: ConnId,
     },
+    /// The peer may be silent for as long as it likes: have the kernel probe whether it is there, where
+    /// the listener says so. Follows `Established`.
+    ProbePeer {
+        /// Which connection.
+        conn: ConnId,
+    },
     /// Stop reading. What was already received still arrives as `Data`.
     PauseRead {
         /// Which connection.

@@ -48,6 +48,8 @@ pub(super) struct Acceptor {
 
 struct Listener {
     socket: OwnedFd,
+    /// The kernel probes those of its connections of which it is asked for.
+    probed: bool,
     paused: bool,
     rings: Vec<Armed>,
 }
@@ -62,10 +64,16 @@ struct Armed {
 
 impl Acceptor {
     /// `backlogs` is the sum over the listeners.
-    pub(super) fn new(sockets: Vec<OwnedFd>, backlogs: u32, rings: usize) -> Self {
+    pub(super) fn new(sockets: Vec<OwnedFd>, probed: &[bool], backlogs: u32, rings: usize) -> Self {
         let listeners = sockets
             .into_iter()
-            .map(|socket| Listener { socket, paused: false, rings: vec![Armed::default(); rings] })
+            .zip(probed)
+            .map(|(socket, &probed)| Listener {
+                socket,
+                probed,
+                paused: false,
+                rings: vec![Armed::default(); rings],
+            })
             .collect();
         let multishot_room = backlogs.saturating_add(MULTISHOT_MARGIN);
         Self {
@@ -81,6 +89,11 @@ impl Acceptor {
     /// Pauses or resumes; false when there is no such listener.
     pub(super) fn pause(&mut self, listener: u16, paused: bool) -> bool {
         self.listeners.get_mut(usize::from(listener)).map(|l| l.paused = paused).is_some()
+    }
+
+    /// Whether connections of a listener may be probed.
+    pub(super) fn probed(&self, listener: u16) -> bool {
+        self.listeners.get(usize::from(listener)).is_some_and(|l| l.probed)
     }
 
     /// Stops for good.

@@ -15,6 +15,9 @@ use crate::engine::input::Input;
 /// Most bytes of one send. Above it a slow peer's `Sent` would come too rarely to account with.
 const SEND_MAX: usize = 1 << 20;
 
+/// A socket option, switched on.
+static ON: libc::c_int = 1;
+
 impl<M: Machine> NetTask<M> {
     pub(super) fn on_recv(&mut self, ring: usize, id: ConnId, cqe: &cqueue::Entry) {
         let result = cqe.result();
@@ -160,6 +163,26 @@ impl Net {
             self.want_arm(id);
         }
         known
+    }
+
+    /// Switches the kernel's probes on, where the listener is set up for them. Not for all: their
+    /// timers are coarse, so those of many thousand connections fire at once, which a loopback
+    /// interface or a switch answers by dropping probes until connections count as dead.
+    pub(super) fn probe_peer(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.open_conn(id) else { return false };
+        let (ring, slot, listener) = (conn.ring, conn.slot, conn.listener);
+        if !self.acceptor.probed(listener) {
+            return true;
+        }
+        let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_KEEPALIVE as u32);
+        let entry =
+            opcode::SetSockOpt::new(types::Fixed(slot), level, name, (&raw const ON).cast(), 4)
+                .build()
+                .flags(io_uring::squeue::Flags::SKIP_SUCCESS)
+                .user_data(token::of_index(Kind::Ignore, 0));
+        // SAFETY: the option is a static.
+        unsafe { self.submit(ring, entry) }
+        true
     }
 
     pub(super) fn pause_read(&mut self, id: ConnId) -> bool {

@@ -10,10 +10,12 @@ use libc::{c_int, c_void, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage,
 use super::config::{ListenerConfig, StartError};
 
 /// Opens one socket per shard on each address; by shard, then by listener. Also returns the
-/// addresses with real ports.
+/// addresses with real ports. With `probe_all` the kernel probes all accepted connections, otherwise
+/// those that are chosen later.
 pub(super) fn open_all(
     listeners: &[ListenerConfig],
     shards: usize,
+    probe_all: bool,
 ) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), StartError> {
     let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addrs = Vec::new();
@@ -23,9 +25,9 @@ pub(super) fn open_all(
             // With SO_REUSEPORT a second broker on the same port would steal half of the
             // connections in silence: so the first bind is tried without it.
             if ix == 0 && addr.port() != 0 {
-                drop(open(config, addr, false)?);
+                drop(open(config, addr, false, probe_all)?);
             }
-            let socket = open(config, addr, true)?;
+            let socket = open(config, addr, true, probe_all)?;
             addr = local_addr(socket.as_raw_fd()).map_err(|e| failed(addr, "getsockname", e))?;
             sockets.push(socket);
         }
@@ -55,6 +57,7 @@ fn open(
     config: &ListenerConfig,
     addr: SocketAddr,
     reuse_port: bool,
+    probe_all: bool,
 ) -> Result<OwnedFd, StartError> {
     let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: no memory involved.
@@ -66,7 +69,8 @@ fn open(
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_options(&socket, config, reuse_port).map_err(|(step, e)| failed(addr, step, e))?;
+    set_options(&socket, config, reuse_port, probe_all)
+        .map_err(|(step, e)| failed(addr, step, e))?;
     let (storage, len) = to_sockaddr(addr);
     // SAFETY: `storage` holds a socket address of `len` bytes.
     check(unsafe { libc::bind(fd, (&raw const storage).cast::<sockaddr>(), len) })
@@ -84,6 +88,7 @@ fn set_options(
     socket: &OwnedFd,
     config: &ListenerConfig,
     reuse_port: bool,
+    probe_all: bool,
 ) -> Result<(), (&'static str, io::Error)> {
     use libc::{IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
     let keepalive = config.keepalive_idle_s;
@@ -93,7 +98,12 @@ fn set_options(
         ("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, config.nodelay.then_some(1)),
         ("SO_SNDBUF", SOL_SOCKET, libc::SO_SNDBUF, config.send_buffer_bytes),
         ("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, config.recv_buffer_bytes),
-        ("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, keepalive.map(|_| 1)),
+        (
+            "SO_KEEPALIVE",
+            SOL_SOCKET,
+            libc::SO_KEEPALIVE,
+            keepalive.filter(|_| probe_all).map(|_| 1),
+        ),
         ("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive),
         (
             "TCP_KEEPINTVL",

@@ -55,7 +55,11 @@ where
     let features = probe::probe(&config.disable)?;
     let plan = config.ring_plan(shard::nofile_limit())?;
     let shards = config.shards.len();
-    let (sockets, local_addrs) = listen::open_all(&config.listeners, shards)?;
+    // Where options can be set by the ring, each connection says whether it needs probes.
+    let probe_all = !features.has(Feature::FixedFdInstall);
+    let probed: Arc<[bool]> =
+        config.listeners.iter().map(|l| !probe_all && l.keepalive_idle_s.is_some()).collect();
+    let (sockets, local_addrs) = listen::open_all(&config.listeners, shards, probe_all)?;
     let shared = Shared::new(shards, config.mailbox_batches, config.max_connections)
         .map_err(|source| StartError::Shard { shard: 0, what: "eventfd", source })?;
     let shared = Arc::new(shared);
@@ -82,6 +86,7 @@ where
             sizes: shard::Sizes::new(config, plan),
             features,
             sockets,
+            probed: Arc::clone(&probed),
             shared: Arc::clone(&shared),
             controls,
             events: event_sender.clone(),

@@ -382,6 +382,7 @@ impl Net {
             Op::WriteShared { conn, ix } => self.write_shared(conn, &fx.shared[ix as usize]),
             Op::Close { conn, how } => self.close(conn, how),
             Op::Established { conn } => self.established(conn),
+            Op::ProbePeer { conn } => self.probe_peer(conn),
             Op::PauseRead { conn } => self.pause_read(conn),
             Op::ResumeRead { conn } => self.resume_read(conn),
             Op::Handover { conn, to, parcel } => self.hand_over(conn, to, parcel),

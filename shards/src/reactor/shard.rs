@@ -34,6 +34,8 @@ pub(super) struct ShardThread {
     pub sizes: Sizes,
     pub features: Features,
     pub sockets: Vec<OwnedFd>,
+    /// By listener: whether the kernel is to probe connections of which it is asked for.
+    pub probed: Arc<[bool]>,
     pub shared: Arc<Shared>,
     pub controls: flume::Receiver<Control>,
     pub events: flume::Sender<Event>,
@@ -91,14 +93,15 @@ impl ShardThread {
         self,
         factory: impl FnOnce(ShardId) -> M,
     ) -> io::Result<()> {
-        let Self { me, sizes, features, sockets, shared, controls, events, report, opened, .. } =
+        let Self { me, sizes, features, sockets, probed, shared, controls, events, report, .. } =
             self;
+        let opened = self.opened;
         let net = match open_rings(sizes, features) {
             Ok((rings, children)) => {
                 let addrs = rings.iter().map(|r| Arc::clone(&r.addr)).collect();
                 let first = shared.shards[me.index()].rings.set(addrs).is_ok();
                 debug_assert!(first, "a shard starts once");
-                let acceptor = Acceptor::new(sockets, sizes.backlogs, rings.len());
+                let acceptor = Acceptor::new(sockets, &probed, sizes.backlogs, rings.len());
                 Net::new(me, Arc::clone(&shared), features, rings, children, acceptor)
             }
             Err((what, source)) => {

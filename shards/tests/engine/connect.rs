@@ -585,6 +585,18 @@ fn keep_alive_0_never_ends_a_connection() {
 
 // C11
 #[test]
+fn only_a_client_without_keep_alive_is_probed_by_the_kernel() {
+    let mut n = Node::mqtt(1, |m| m.keep_alive_max_s = 0);
+    for (asked, probed) in [(0, true), (10, false)] {
+        let a = n.connected(&Connect { keep_alive_s: asked, ..connect(V5, "a") }).0;
+        assert_eq!(n.wires[a].probed, probed, "keep alive {asked}");
+    }
+    let mut n = Node::mqtt(1, |m| m.server_keep_alive_s = 11);
+    let a = n.connected(&Connect { keep_alive_s: 0, ..connect(V5, "a") }).0;
+    assert!(!n.wires[a].probed, "the server's own keep-alive holds for it");
+}
+
+#[test]
 fn keep_alive_bounds_clamp_or_refuse_version_3() {
     let mut n = Node::mqtt(1, |m| m.keep_alive_max_s = 20);
     let a = n.connected(&Connect { keep_alive_s: 100, ..connect(V311, "a") }).0;

@@ -376,6 +376,7 @@ impl<M: Machine> World<M> {
                         self.nets[net].established = true;
                     }
                 }
+                Op::ProbePeer { .. } => {} // here, who is gone is told at once or never
                 Op::PauseRead { conn } => self.pause(s, conn, true),
                 Op::ResumeRead { conn } => self.pause(s, conn, false),
                 Op::Handover { conn, to, parcel } => self.hand_over(s, conn, to, parcel),

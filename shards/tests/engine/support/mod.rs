@@ -53,6 +53,7 @@ pub(crate) struct Wire {
     /// Whether the broker was told that it is over.
     gone: bool,
     pub(crate) established: bool,
+    pub(crate) probed: bool,
 }
 
 enum Inbox {
@@ -197,6 +198,7 @@ impl Node {
             closed: None,
             gone: false,
             established: false,
+            probed: false,
         });
         let conn = self.place(shard, wire);
         let addr: SocketAddr = addr.parse().expect("an address");
@@ -465,6 +467,11 @@ impl Node {
             }
             Op::Established { conn } => {
                 self.wires[wire_of(&self.hosts[shard], conn)].established = true;
+            }
+            Op::ProbePeer { conn } => {
+                let wire = &mut self.wires[wire_of(&self.hosts[shard], conn)];
+                assert!(wire.established, "probed before the handshake is done");
+                wire.probed = true;
             }
             Op::PauseRead { conn } => self.wires[wire_of(&self.hosts[shard], conn)].paused = true,
             Op::ResumeRead { conn } => self.wires[wire_of(&self.hosts[shard], conn)].paused = false,
