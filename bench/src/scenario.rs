@@ -234,7 +234,18 @@ impl Cx<'_> {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(crate) fn start_with(&self, shards: usize, more: &[&str]) -> Result<Running, Failure> {
+    pub(crate) fn start_with(&self, more: &[&str]) -> Result<Running, Failure> {
+        match self.contender {
+            Contender::Ringmain { shards, .. } => self.start_sharded(*shards, more),
+            _ => self.start(),
+        }
+    }
+
+    /// Starts the contender with so many shards and further `--set` options, if it is Ringmain.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) fn start_sharded(&self, shards: usize, more: &[&str]) -> Result<Running, Failure> {
         let Contender::Ringmain { set, .. } = self.contender else { return self.start() };
         let set = set.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect();
         Contender::Ringmain { shards, set }
