@@ -30,8 +30,10 @@ const HASH_SEED: u64 = 0x5249_4E47;
 /// Kinds of traffic: name, and arguments of the generator.
 const TRAFFIC: [(&str, [&str; 2]); 3] =
     [("closed-1", ["-F", "1"]), ("closed-16", ["-F", "16"]), ("paced", ["-I", PACED_MS])];
-/// Of each pair: with 100 pairs 5,000 messages a second.
+/// Of each pair: with 96 pairs 4,800 messages a second.
 const PACED_MS: &str = "20";
+/// A multiple of eight: see [`shards_of`].
+const PAIRS: u32 = 96;
 
 /// `crossing`
 #[derive(Clone, Debug, Args)]
@@ -40,7 +42,7 @@ pub(crate) struct Crossing {
     #[command(flatten)]
     pub(crate) bench: Bench,
     /// Pairs.
-    #[arg(short = 'c', long, default_value_t = 100)]
+    #[arg(short = 'c', long, default_value_t = PAIRS)]
     count: u32,
     /// Kinds of traffic, separated by commas; all by default.
     #[arg(long, value_delimiter = ',', default_values_t = TRAFFIC.map(|(name, _)| name.to_owned()))]
@@ -106,7 +108,7 @@ struct Case {
 impl Crossing {
     pub(crate) fn new(bench: Bench) -> Self {
         let traffic = TRAFFIC.map(|(name, _)| name.to_owned()).to_vec();
-        Self { bench, count: 100, traffic, qos: 0, duration: None, cpus: vec![], set: vec![] }
+        Self { bench, count: PAIRS, traffic, qos: 0, duration: None, cpus: vec![], set: vec![] }
     }
 
     pub(crate) fn run(&self) -> io::Result<()> {
@@ -270,10 +272,12 @@ impl Homes {
 
 /// Home shards of a pair's subscriber and publisher.
 fn shards_of(pair: u32, percent: u32) -> (usize, usize) {
-    // Two pairs in a row share a decision, so that both shards have crossing pairs.
-    let nth = pair / 2;
+    // Four pairs in a row share a decision, so that both shards have crossing pairs, and that a
+    // generator of two threads, which takes every second pair each, has as much to do with one shard
+    // as with the other. Otherwise only crossing traffic would change cores on its way to the broker.
+    let nth = pair / 4;
     let crosses = (nth + 1) * percent / 100 > nth * percent / 100;
-    let home = (pair % 2) as usize;
+    let home = (pair / 2 % 2) as usize;
     (home, if crosses { 1 - home } else { home })
 }
 
@@ -339,6 +343,8 @@ mod tests {
             assert_eq!(pairs.iter().filter(|(s, p)| s != p).count(), crossing);
             assert_eq!(pairs.iter().filter(|(s, _)| *s == 0).count(), 100);
             assert_eq!(pairs.iter().filter(|(_, p)| *p == 0).count(), 100);
+            let of_one_thread = pairs.iter().step_by(2);
+            assert_eq!(of_one_thread.filter(|(_, p)| *p == 0).count(), 50);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const PER_SOURCE: usize = 4_000;
 /// Source addresses: 127.1.0.1 and on, 16 Mi less what looks like a broker's.
 const FIRST: u32 = u32::from_be_bytes([127, 1, 0, 1]);
-const SOURCES: u32 = u32::from_be_bytes([127, 254, 0, 0]) - FIRST;
+pub(crate) const SOURCES: u32 = u32::from_be_bytes([127, 254, 0, 0]) - FIRST;
 
 /// A `sockaddr` with its length. Stays where it is while a submission points at it.
 #[derive(Clone, Copy)]

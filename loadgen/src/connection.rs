@@ -13,14 +13,16 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{DestinationSlot, Fixed};
 use io_uring::{opcode, types};
 
+use crate::account::{client_id, credentials, rendered};
 use crate::client::{
-    BLAMED, FIN_AFTER_SEND, PINGED, RECEIVING, SENDING, State, Traffic, WAS_READY,
+    BLAMED, COME_BACK, FIN_AFTER_SEND, Heard, LASTING, PINGED, RECEIVING, SENDING, STAY_AWAY,
+    State, Traffic, WAS_READY, WATCHED,
 };
-use crate::packets;
-use crate::plan::{ClientIds, End, Plan};
+use crate::packets::{self, Names};
+use crate::plan::{Behaviour, End, Expect, Plan};
 use crate::ring::{Completion, Ring, recv_multi, send};
-use crate::stats::Phase;
-use crate::worker::{Op, Worker, user_data};
+use crate::stamp::{Flows, STAMP_LEN, Stamp, WILL};
+use crate::worker::{Mode, Op, Worker, user_data};
 
 /// How a socket comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,26 +44,123 @@ impl OpenPath {
 static ON: libc::c_int = 1;
 /// Linger for no time: close sends RST.
 static LINGER_0: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
-/// How long a connection that we end may take before its receive is cancelled, in ns.
+/// How long a connection that we end may take, after the last one that ended on this worker, before
+/// all its operations are cancelled, in ns. Where a hundred thousand end at once, the last ones wait
+/// for the others: that is not their fault.
 const CLOSE_TIMEOUT_NS: u64 = 5_000_000_000;
 /// What a client that opens in one turn costs: bounds how long a turn takes.
 const OPENS_PER_TURN: usize = 256;
+/// Connections that begin to close in one turn: their DISCONNECTs need buffers.
+const CLOSES_PER_TURN: usize = 1024;
+/// Of QoS 0 messages before an RST nobody knows whether they arrived: what the socket may hold.
+const UNSURE_BEFORE_RST: u32 = 1000;
 
 impl Worker {
     /// Opens as many connections as the rate and the limit of those in flight allow.
     pub(crate) fn open_some(&mut self) -> io::Result<()> {
-        if self.phase >= Phase::Close {
+        self.close_some()?;
+        if !self.may_open() || self.to_open.is_empty() {
             return Ok(());
         }
         let mut room = self.opening_max().saturating_sub(self.opening).min(OPENS_PER_TURN);
-        if let Some(rate) = self.plan.connect_rate {
-            let elapsed = (self.now - self.started) as f64 / 1e9;
-            let due = (elapsed * rate / self.plan.workers as f64) as u64;
+        if let Some(rate) = self.ramp.rate {
+            let elapsed = (self.now - self.ramp.since) as f64 / 1e9;
+            let due = self.ramp.attempts_before + (elapsed * rate) as u64;
             room = room.min(due.saturating_sub(self.counters.attempts) as usize);
         }
         for _ in 0..room {
             let Some(local) = self.to_open.pop() else { break };
             self.open(local)?;
+        }
+        Ok(())
+    }
+
+    /// Makes clients of these populations (empty: all) connect that are not connected.
+    pub(crate) fn want_connections(&mut self, populations: &[u16]) {
+        for local in (0..self.clients.len() as u32).rev() {
+            let client = &mut self.clients[local as usize];
+            if !populations.is_empty() && !populations.contains(&client.population) {
+                continue;
+            }
+            if client.state == State::Done {
+                self.counters.finished -= 1;
+            }
+            if matches!(client.state, State::Offline | State::Done) {
+                client.state = State::Waiting;
+                client.failures = 0;
+                self.to_open.push(local);
+            }
+        }
+    }
+
+    /// Its back-off is over.
+    pub(crate) fn retry(&mut self, local: u32) {
+        let client = &mut self.clients[local as usize];
+        if client.state == State::BackingOff {
+            self.backing_off -= 1;
+            client.state = State::Waiting;
+            self.to_open.push(local);
+        }
+    }
+
+    /// Takes the clients that wait for a connection out of the queue.
+    fn forget_waiting(&mut self, which: impl Fn(u16) -> bool, then: State) {
+        for local in 0..self.clients.len() as u32 {
+            let client = &mut self.clients[local as usize];
+            if !which(client.population) {
+                continue;
+            }
+            match client.state {
+                State::Waiting => {}
+                State::BackingOff => self.backing_off -= 1,
+                State::Offline if then == State::Done => {}
+                _ => continue,
+            }
+            client.state = then;
+            self.counters.finished += u64::from(then == State::Done);
+        }
+        let clients = &self.clients;
+        self.to_open.retain(|&local| clients[local as usize].state == State::Waiting);
+    }
+
+    /// Ends the connections of a population; its clients stay offline.
+    pub(crate) fn take_offline(&mut self, population: u16, end: End) -> io::Result<()> {
+        self.forget_waiting(|p| p == population, State::Offline);
+        self.close_later(end, STAY_AWAY, |p| p == population)
+    }
+
+    /// Ends all connections; all clients come back.
+    pub(crate) fn drop_all(&mut self, end: End) -> io::Result<()> {
+        self.close_later(end, COME_BACK, |_| true)
+    }
+
+    /// Ends all connections for good.
+    pub(crate) fn close_all(&mut self) -> io::Result<()> {
+        self.forget_waiting(|_| true, State::Done);
+        self.close_later(self.plan.end, 0, |_| true)
+    }
+
+    fn close_later(&mut self, end: End, then: u16, which: impl Fn(u16) -> bool) -> io::Result<()> {
+        self.to_close_end = end;
+        self.last_end = self.now;
+        for local in (0..self.clients.len() as u32).rev() {
+            let client = &mut self.clients[local as usize];
+            let open = matches!(client.state, State::Opening | State::Subscribing | State::Live);
+            if open && which(client.population) {
+                client.set(then);
+                self.to_close.push(local);
+            }
+        }
+        self.close_some()
+    }
+
+    fn close_some(&mut self) -> io::Result<()> {
+        for _ in 0..CLOSES_PER_TURN {
+            let Some(local) = self.to_close.pop() else { break };
+            let state = self.clients[local as usize].state;
+            if matches!(state, State::Opening | State::Subscribing | State::Live) {
+                self.begin_close(local, self.to_close_end)?;
+            }
         }
         Ok(())
     }
@@ -98,7 +197,7 @@ impl Worker {
         client.state = State::Opening;
         client.since_ns = self.now;
         client.last_sent_ms = ((self.now - self.started) / 1_000_000) as u32;
-        client.flags = SENDING | RECEIVING;
+        client.flags = client.flags & LASTING | SENDING | RECEIVING;
         let bytes = &self.buffers.of(&mut client.out).inflight;
         add(send(slot, bytes.as_ptr(), bytes.len(), user_data(Op::Send, local))
             .flags(Flags::IO_LINK));
@@ -176,16 +275,32 @@ impl Worker {
     fn write_connect(&mut self, plan: &Plan, local: u32) {
         self.clients[local as usize].cycle += 1;
         let number = self.client_number(plan, local);
+        let publisher = self.publisher(local);
         let population = self.population(plan, local);
-        self.text.clear();
-        match &population.connect.ids {
-            ClientIds::Template(t) => t.render_into(&mut self.text, number, ""),
-            ClientIds::List(ids) => self.text.push_str(&ids[number as usize % ids.len()]),
-        }
+        let id = client_id(&population.connect, number);
+        let (username, password) = credentials(&population.connect, number, &id);
         let client = &mut self.clients[local as usize];
+        let mut topic = String::new();
+        let mut payload: &[u8] = &[];
+        if let Some(will) = &population.connect.will {
+            topic = rendered(&will.topic, population, number as u32, 0);
+            if will.size >= STAMP_LEN {
+                let seq = u32::from(client.unclean);
+                let publisher = WILL | publisher;
+                let stamp = Stamp { publisher, stream: 0, seq, intended_ns: 0, lag_ns: None };
+                stamp.write(&mut self.payload[..will.size]);
+            }
+            payload = &self.payload[..will.size];
+        }
         let out = &mut self.buffers.of(&mut client.out).inflight;
         out.clear();
-        packets::connect(out, &population.connect, number, &self.text);
+        let names = Names {
+            client_id: &id,
+            username: username.as_deref(),
+            password: password.as_deref(),
+            will: Some((&topic, payload)),
+        };
+        packets::connect(out, &population.connect, &names);
     }
 
     /// What `%i` means: the number in the population, and on from there in later cycles of a run
@@ -225,7 +340,10 @@ impl Worker {
         let client = &mut self.clients[local as usize];
         client.unset(SENDING);
         let Some(buffer) = self.buffers.get(client.out) else { return Ok(()) };
-        if !buffer.pending.is_empty() && client.state != State::Freeing {
+        if result < 0 {
+            buffer.pending.clear();
+        }
+        if !buffer.pending.is_empty() && client.has_socket() {
             return self.start_send(local);
         }
         self.buffers.release(&mut client.out);
@@ -250,13 +368,22 @@ impl Worker {
         if c.more() {
             return Ok(());
         }
-        if c.result > 0 || c.result == -libc::ENOBUFS {
+        let client = &mut self.clients[local as usize];
+        let going_on = c.result > 0 || c.result == -libc::ENOBUFS;
+        if going_on && client.state != State::Closing {
+            if client.state == State::Live && self.behaviour(local) != Behaviour::Normal {
+                return self.turned_deaf(local, c.result.max(0) as usize);
+            }
             // The kernel stopped it for want of room: buffers are free again now.
             let entry = recv_multi(slot, user_data(Op::Recv, local));
             // SAFETY: the entry points at nothing.
             return unsafe { self.rings[ring].push(&[entry]) };
         }
-        self.clients[local as usize].unset(RECEIVING);
+        client.unset(RECEIVING);
+        let cancelled = c.result == -libc::ECANCELED && client.state == State::Live;
+        if cancelled && self.behaviour(local) != Behaviour::Normal {
+            return self.turned_deaf(local, 0);
+        }
         self.connection_ended(local, c.result)
     }
 
@@ -269,48 +396,116 @@ impl Worker {
         match state {
             State::Opening => self.blame(local, &format!("no CONNACK: {}", how(result))),
             State::Subscribing => self.blame(local, &format!("no SUBACK: {}", how(result))),
+            State::Live if self.behaviour(local) != Behaviour::Normal => {
+                self.counters.hung_up += 1;
+                self.lost_without_goodbye(local);
+            }
             State::Live => {
                 self.blame(local, &format!("connection lost: {}", how(result)));
+                self.lost_without_goodbye(local);
             }
             _ => {}
         }
         self.leave_state(local);
         let client = &mut self.clients[local as usize];
+        self.closing += usize::from(client.state != State::Closing);
         client.state = State::Freeing;
+        client.since_ns = self.now;
         client.partial = None;
         if client.has(SENDING) { Ok(()) } else { self.free_slot(local) }
     }
 
+    /// A ready connection ends without DISCONNECT.
+    fn lost_without_goodbye(&mut self, local: u32) {
+        let plan = self.plan.clone();
+        let population = self.population(&plan, local);
+        let client = &mut self.clients[local as usize];
+        if population.connect.will.is_some() {
+            client.unclean = client.unclean.saturating_add(1);
+        }
+        let unacknowledged = population.publish.as_ref().is_some_and(|p| p.qos as u8 == 0);
+        if let Some(traffic) = client.traffic.as_mut().filter(|_| unacknowledged) {
+            let from = traffic.sent.saturating_sub(UNSURE_BEFORE_RST);
+            if from < traffic.sent {
+                traffic.unsure.push((from, traffic.sent));
+            }
+        }
+    }
+
+    /// What its subscriptions would bring from now on is missed, unless its session keeps it.
+    fn note_absence(&mut self, local: u32) {
+        let client = &mut self.clients[local as usize];
+        if self.mode == Mode::Close || self.durable[usize::from(client.population)] {
+            return;
+        }
+        if let Some(traffic) = &mut client.traffic {
+            traffic.epoch = traffic.epoch.wrapping_add(1);
+        }
+        if let Some(&group) = self.member_of.get(&local) {
+            self.groups[group].was_away = true;
+        }
+    }
+
     /// Takes the client out of the counts of the state that it is in.
     fn leave_state(&mut self, local: u32) {
-        let client = &mut self.clients[local as usize];
-        match client.state {
+        match self.clients[local as usize].state {
             State::Opening | State::Subscribing => self.opening -= 1,
-            State::Live => self.counters.live -= 1,
+            State::Live => {
+                self.counters.live -= 1;
+                self.note_absence(local);
+            }
             _ => {}
         }
     }
 
     fn free_slot(&mut self, local: u32) -> io::Result<()> {
         let (ring, slot) = self.place(local);
-        self.buffers.release(&mut self.clients[local as usize].out);
+        let client = &mut self.clients[local as usize];
+        self.buffers.release(&mut client.out);
         let entry = opcode::Close::new(Fixed(slot)).build().user_data(user_data(Op::Close, local));
+        if client.has(WATCHED) {
+            // The poll would keep the socket open.
+            client.unset(WATCHED);
+            // SAFETY: the entry points at nothing.
+            unsafe { self.rings[ring].push(&[cancel(local, Op::HangUp)])? };
+        }
         // SAFETY: the entry points at nothing.
         unsafe { self.rings[ring].push(&[entry]) }
     }
 
-    /// The slot is free: the next cycle, or the end.
-    pub(crate) fn on_closed(&mut self, local: u32) {
+    /// The slot is free: the client's next connection, or its end.
+    pub(crate) fn on_closed(&mut self, local: u32) -> io::Result<()> {
+        self.closing -= 1;
+        self.last_end = self.now;
+        let (cycles, attempts_max) = (self.plan.cycles, self.ramp.attempts_max);
+        let may_open = self.may_open();
         let client = &mut self.clients[local as usize];
         let was_ready = client.has(WAS_READY);
-        client.flags &= crate::client::DIRTY | crate::client::PUMP;
-        if client.cycle < self.plan.cycles && was_ready && self.phase < Phase::Close {
+        let (stay_away, come_back) = (client.has(STAY_AWAY), client.has(COME_BACK));
+        client.flags &= LASTING;
+        if !was_ready && !stay_away && may_open && !come_back {
+            client.failures = client.failures.saturating_add(1);
+            let failures = u32::from(client.failures);
+            if failures < attempts_max {
+                client.state = State::BackingOff;
+                self.backing_off += 1;
+                self.counters.retries += 1;
+                self.back_off(local, failures);
+                return Ok(());
+            }
+            self.counters.failed += 1;
+        } else if stay_away {
+            client.state = State::Offline;
+            return Ok(());
+        } else if may_open && (come_back || (was_ready && client.cycle < cycles)) {
             client.state = State::Waiting;
+            client.failures = 0;
             self.to_open.push(local);
-        } else {
-            client.state = State::Done;
-            self.counters.finished += 1;
+            return Ok(());
         }
+        client.state = State::Done;
+        self.counters.finished += 1;
+        Ok(())
     }
 
     /// Counts why a connection failed, once.
@@ -320,27 +515,34 @@ impl Worker {
             return;
         }
         client.set(BLAMED);
-        if client.has(WAS_READY) {
-            self.counters.broken += 1;
-        } else {
-            self.counters.failed += 1;
-        }
+        self.counters.broken += u64::from(client.has(WAS_READY));
         self.fault(why);
     }
 
-    /// Ends a connection as the plan says.
-    pub(crate) fn begin_close(&mut self, local: u32) -> io::Result<()> {
+    /// Ends a connection.
+    pub(crate) fn begin_close(&mut self, local: u32, end: End) -> io::Result<()> {
         self.leave_state(local);
+        let half_open = self.behaviour(local) == Behaviour::HalfOpen;
         let version = self.population(&self.plan, local).connect.version;
         let client = &mut self.clients[local as usize];
         let was_live = client.state == State::Live;
         client.state = State::Closing;
         client.since_ns = self.now;
-        match self.plan.end {
-            End::Disconnect if was_live => {
+        self.closing += 1;
+        if was_live && end != End::Disconnect {
+            self.lost_without_goodbye(local);
+        }
+        let client = &mut self.clients[local as usize];
+        match end {
+            End::Disconnect if was_live && !half_open => {
                 client.set(FIN_AFTER_SEND);
                 packets::disconnect(&mut self.buffers.of(&mut client.out).pending, version);
                 self.mark_dirty(local);
+                Ok(())
+            }
+            End::Fin if was_live && !half_open && client.has(SENDING) => {
+                // All that was sent before FIN arrives.
+                client.set(FIN_AFTER_SEND);
                 Ok(())
             }
             End::Rst => {
@@ -350,10 +552,11 @@ impl Worker {
                 let size = size_of::<libc::linger>() as u32;
                 let linger = opcode::SetSockOpt::new(Fixed(slot), level, name, value, size)
                     .build()
-                    .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS)
+                    .flags(Flags::SKIP_SUCCESS)
                     .user_data(user_data(Op::Quiet, local));
                 // SAFETY: the option is a static.
-                unsafe { self.rings[ring].push(&[linger, cancel(local, Op::Recv)]) }
+                unsafe { self.rings[ring].push(&[linger, cancel(local, Op::Send)])? };
+                self.end_receive(local)
             }
             _ => self.end_receive(local),
         }
@@ -364,30 +567,19 @@ impl Worker {
     /// Not SHUTDOWN: the kernel hands that to a worker thread, which looks the slot up when it gets
     /// to it. If the broker closes first, the slot may hold the next connection by then.
     fn end_receive(&mut self, local: u32) -> io::Result<()> {
+        if !self.clients[local as usize].has(RECEIVING) {
+            return self.connection_ended(local, 0);
+        }
         let (ring, _) = self.place(local);
         // SAFETY: the entry points at nothing.
         unsafe { self.rings[ring].push(&[cancel(local, Op::Recv)]) }
-    }
-
-    /// Ends all connections.
-    pub(crate) fn close_all(&mut self) -> io::Result<()> {
-        self.counters.finished += self.to_open.len() as u64;
-        for local in std::mem::take(&mut self.to_open) {
-            self.clients[local as usize].state = State::Done;
-        }
-        for local in 0..self.clients.len() as u32 {
-            let state = self.clients[local as usize].state;
-            if matches!(state, State::Opening | State::Subscribing | State::Live) {
-                self.begin_close(local)?;
-            }
-        }
-        Ok(())
     }
 
     /// What the sweep does with a client: keep-alive and timeouts.
     pub(crate) fn look_at(&mut self, local: u32) -> io::Result<()> {
         let client = &self.clients[local as usize];
         let age = self.now.saturating_sub(client.since_ns);
+        let standstill = age.min(self.now.saturating_sub(self.last_end));
         match client.state {
             State::Live => self.keep_alive(local),
             State::Opening | State::Subscribing
@@ -396,7 +588,9 @@ impl Worker {
                 self.blame(local, "no answer in time");
                 self.cancel_all(local)
             }
-            State::Closing if age > CLOSE_TIMEOUT_NS && client.has(RECEIVING) => {
+            State::Closing | State::Freeing
+                if standstill > CLOSE_TIMEOUT_NS && client.flags & (RECEIVING | SENDING) != 0 =>
+            {
                 self.fault("a connection did not end in 5 s");
                 self.cancel_all(local)
             }
@@ -407,22 +601,31 @@ impl Worker {
     fn cancel_all(&mut self, local: u32) -> io::Result<()> {
         let (ring, _) = self.place(local);
         // SAFETY: the entries point at nothing.
-        unsafe { self.rings[ring].push(&[cancel(local, Op::Open), cancel(local, Op::Recv)]) }
+        unsafe {
+            self.rings[ring].push(&[
+                cancel(local, Op::Open),
+                cancel(local, Op::Send),
+                cancel(local, Op::Recv),
+            ])
+        }
     }
 
     /// Sends PINGREQ when half of the keep-alive went by without a packet: with the sweep at a
     /// quarter of it, before three quarters.
     fn keep_alive(&mut self, local: u32) -> io::Result<()> {
-        let keep_alive_s = self.population(&self.plan, local).connect.keep_alive_s;
-        if keep_alive_s == 0 {
+        let population = self.population(&self.plan, local);
+        let keep_alive_s = population.connect.keep_alive_s;
+        if keep_alive_s == 0 || population.behaviour == Behaviour::HalfOpen {
             return Ok(());
         }
+        let answered = population.behaviour == Behaviour::Normal;
         let client = &mut self.clients[local as usize];
         let now_ms = ((self.now - self.started) / 1_000_000) as u32;
         if now_ms.wrapping_sub(client.last_sent_ms) < u32::from(keep_alive_s) * 500 {
             return Ok(());
         }
-        if client.has(PINGED) {
+        // Who does not read does not see the answer.
+        if client.has(PINGED) && answered {
             self.counters.pings_unanswered += 1;
         }
         client.set(PINGED);
@@ -440,15 +643,81 @@ impl Worker {
             if !population.has_traffic() {
                 continue;
             }
-            let number = u64::from(self.number(local));
-            let id = match &population.connect.ids {
-                ClientIds::Template(t) => t.render(number, ""),
-                ClientIds::List(ids) => ids[number as usize % ids.len()].clone(),
+            let number = self.number(local);
+            let mut topic = String::new();
+            let mut streams = 0;
+            if let Some(publish) = &population.publish {
+                if !publish.topic.varies() {
+                    topic = rendered(&publish.topic, population, number, 0);
+                }
+                if publish.topic.is_hashed() {
+                    streams = publish.topic.streams() as usize;
+                }
+            }
+            let heard = match population.expect {
+                Expect::SharedGroup(_) => Heard::Last(std::collections::HashMap::new()),
+                Expect::Retained(_) => Heard::Retained(Box::default()),
+                _ => Heard::Flows(Flows::default()),
             };
-            let topic = population.publish.as_ref().map(|p| p.topic.render(number, &id));
-            let traffic = Traffic::new(topic.unwrap_or_default());
+            let traffic = Traffic::new(topic, heard, streams);
             self.clients[local as usize].traffic = Some(Box::new(traffic));
         }
+    }
+
+    pub(crate) fn behaviour(&self, local: u32) -> Behaviour {
+        self.population(&self.plan, local).behaviour
+    }
+
+    /// A client that is to read slowly, or not at all, became ready: it stops reading.
+    pub(crate) fn turn_deaf(&mut self, local: u32) -> io::Result<()> {
+        let (ring, slot) = self.place(local);
+        let mask = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as u32;
+        let poll =
+            opcode::PollAdd::new(Fixed(slot), mask).build().user_data(user_data(Op::HangUp, local));
+        self.clients[local as usize].set(WATCHED);
+        // SAFETY: the entries point at nothing.
+        unsafe { self.rings[ring].push(&[cancel(local, Op::Recv), poll]) }
+    }
+
+    /// A client that reads slowly has read `len` bytes, and no receive is armed.
+    fn turned_deaf(&mut self, local: u32, len: usize) -> io::Result<()> {
+        self.clients[local as usize].unset(RECEIVING);
+        if let Behaviour::Slow { bytes_per_s } = self.behaviour(local)
+            && bytes_per_s > 0
+        {
+            self.read_later(local, len as u64 * 1_000_000_000 / u64::from(bytes_per_s));
+        }
+        Ok(())
+    }
+
+    /// Reads a slow reader's next bytes.
+    pub(crate) fn read_slowly(&mut self, local: u32) -> io::Result<()> {
+        let Behaviour::Slow { bytes_per_s } = self.behaviour(local) else { return Ok(()) };
+        let (ring, slot) = self.place(local);
+        let client = &mut self.clients[local as usize];
+        if client.state != State::Live || client.has(RECEIVING) {
+            return Ok(());
+        }
+        client.set(RECEIVING);
+        // Ten reads a second, or as many as a buffer's size makes of it.
+        let len = (bytes_per_s / 10).clamp(1, 4096);
+        let entry = crate::ring::recv_once(slot, len, user_data(Op::Recv, local));
+        // SAFETY: the entry points at nothing.
+        unsafe { self.rings[ring].push(&[entry]) }
+    }
+
+    /// The broker hung up on a client that does not read.
+    pub(crate) fn on_hang_up(&mut self, local: u32, result: i32) -> io::Result<()> {
+        let client = &mut self.clients[local as usize];
+        if result < 0 {
+            return Ok(());
+        }
+        client.unset(WATCHED);
+        // Where a receive is armed, it ends by itself.
+        if client.state == State::Live && !client.has(RECEIVING) {
+            return self.connection_ended(local, 0);
+        }
+        Ok(())
     }
 }
 

@@ -1,33 +1,20 @@
 //! `ringmain-load`: see the library.
 //!
-//! Exit status: 0 when the run was clean, 1 when it was not, 2 when it could not be made.
+//! Exit status: 0 when the run was clean and its assertions held, 1 when not, 2 when it could not be
+//! made, 3 when it is void.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use ringmain_load::cli::Cli;
-use ringmain_load::run;
+use ringmain_load::cli::start::start;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match start(&cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+    match start(&Cli::parse()) {
+        Ok(outcome) => outcome.into(),
         Err(message) => {
             eprintln!("ringmain-load: {message}");
             ExitCode::from(2)
         }
     }
-}
-
-fn start(cli: &Cli) -> Result<bool, String> {
-    let (plan, options) = cli.command.plan()?;
-    run::catch_signals();
-    let report = run::run(plan, &options).map_err(|e| e.to_string())?;
-    print!("{}", report.to_text());
-    if let Some(path) = &cli.command.common().json {
-        let json = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
-        std::fs::write(path, json).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(report.is_clean())
 }

@@ -3,15 +3,23 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use ringmain_mqtt::{PacketType, Publish, QoS};
+use ringmain_mqtt::{PacketId, PacketType, Publish, QoS};
 
-use crate::client::{INFLIGHT_MAX, PINGED, PUMP, Stage, State, Traffic, WAS_READY};
-use crate::packets::{self, Incoming};
-use crate::plan::{ClientIds, Expect, Pace, Plan, PublishPlan};
-use crate::stamp::{Arrival, Stamp};
-use crate::stats::Phase;
-use crate::worker::{Worker, global};
+use crate::account::{GroupHeard, rendered};
+use crate::client::{
+    HAS_SESSION, Handshake, Heard, INFLIGHT_MAX, PINGED, PUMP, Stage, State, Traffic, WAS_READY,
+};
+use crate::pace::{Publishers, Schedule};
+use crate::packets::{self, Head, Incoming};
+use crate::plan::{Behaviour, End, Expect, Pace, Plan, Population, PublishPlan};
+use crate::stamp::{Arrival, Manner, Stamp, WILL, key};
+use crate::stats::{ATTEMPTS_TOLD, Metric};
+use crate::template::Context;
+use crate::worker::{Worker, share};
 
+/// Bytes that may wait behind a connection's send, in an open loop. A broker that reads so slowly
+/// gets another load than the one asked for, and the generator must not eat the memory.
+const BACKLOG_MAX: usize = 16 << 20;
 /// Largest packet that a client takes, in bytes: what MQTT can say.
 const PARTIAL_MAX: usize = 268_435_460;
 
@@ -78,7 +86,9 @@ impl Worker {
                 let at = Answer { kind, packet_id, code };
                 self.on_answer(plan, local, at);
             }
-            Incoming::ConnAck { code } => return self.on_connack(plan, local, code),
+            Incoming::ConnAck { code, session_present } => {
+                return self.on_connack(plan, local, code, session_present);
+            }
             Incoming::SubAck { code } => return self.on_suback(local, code),
             Incoming::PingResp => self.clients[local as usize].unset(PINGED),
             Incoming::Disconnect { code } => {
@@ -89,65 +99,183 @@ impl Worker {
         Ok(())
     }
 
-    fn on_connack(&mut self, plan: &Plan, local: u32, code: u8) -> io::Result<()> {
+    fn on_connack(
+        &mut self,
+        plan: &Plan,
+        local: u32,
+        code: u8,
+        session_present: bool,
+    ) -> io::Result<()> {
         if code != 0 {
             self.blame(local, &format!("CONNACK 0x{code:02X}"));
             return Ok(());
         }
         let client = &mut self.clients[local as usize];
-        let took = self.now.saturating_sub(client.since_ns);
-        let _ = self.latencies.connect.record(took);
+        if client.state != State::Opening {
+            self.counters.protocol_errors += 1;
+            return Ok(());
+        }
+        self.latencies.record(Metric::Connect, self.now.saturating_sub(client.since_ns));
         let population = &plan.populations[usize::from(client.population)];
-        let Some(subscribe) = &population.subscribe else { return self.ready(local) };
+        let (had, present) = (client.has(HAS_SESSION), session_present);
+        self.counters.resumed += u64::from(present);
+        if had && present {
+            self.resend(plan, local);
+            return self.ready(local);
+        }
+        if had && population.connect.keeps_session() {
+            self.counters.sessions_lost += 1;
+        }
+        let client = &mut self.clients[local as usize];
+        client.unset(HAS_SESSION);
+        if let Some(traffic) = &mut client.traffic {
+            traffic.give_up_handshakes();
+        }
+        if population.subscriptions.is_empty() {
+            self.ready(local)
+        } else {
+            self.subscribe(plan, local)
+        }
+    }
+
+    /// Sends SUBSCRIBE for each subscription of the plan.
+    fn subscribe(&mut self, plan: &Plan, local: u32) -> io::Result<()> {
+        let number = self.client_number(plan, local) as u32;
+        let population = self.population(plan, local);
+        let version = population.connect.version;
+        let client = &mut self.clients[local as usize];
         client.state = State::Subscribing;
         client.since_ns = self.now;
-        let number = self.client_number(plan, local);
-        let id = match &population.connect.ids {
-            ClientIds::Template(t) => t.render(number, ""),
-            ClientIds::List(ids) => ids[number as usize % ids.len()].clone(),
-        };
-        self.text.clear();
-        subscribe.filter.render_into(&mut self.text, number, &id);
-        let out = &mut self.buffers.of(&mut self.clients[local as usize].out).pending;
-        packets::subscribe(out, population.connect.version, subscribe, &self.text);
+        client.awaited = population.subscriptions.len() as u8;
+        if let Some(Heard::Retained(heard)) = client.traffic.as_mut().map(|t| &mut t.heard) {
+            **heard =
+                crate::client::RetainedHeard { subscribed_ns: self.now, ..Default::default() };
+        }
+        let mut group = None;
+        for (id, subscription) in (1..).zip(&population.subscriptions) {
+            let copies = 0..u64::from(subscription.copies);
+            let filters: Vec<String> =
+                copies.map(|c| rendered(&subscription.filter, population, number, c)).collect();
+            let packet_id = PacketId::new(id).expect("counts from 1");
+            let out = &mut self.buffers.of(&mut client.out).pending;
+            packets::subscribe(out, version, packet_id, subscription, &filters);
+            group = group.or(filters.into_iter().next());
+        }
+        if let (Expect::SharedGroup(_), Some(filter)) = (population.expect, group) {
+            self.join_group(local, filter);
+        }
         self.mark_dirty(local);
         Ok(())
+    }
+
+    fn join_group(&mut self, local: u32, filter: String) {
+        let population = self.clients[local as usize].population;
+        let groups = &mut self.groups;
+        let group = *self.group_names.entry((population, filter)).or_insert_with_key(|(_, f)| {
+            groups.push(GroupHeard { population, filter: f.clone(), ..GroupHeard::default() });
+            groups.len() - 1
+        });
+        self.member_of.insert(local, group);
+    }
+
+    /// Sends again what the session still owes the broker, in order. [MQTT-4.4.0-1]
+    fn resend(&mut self, plan: &Plan, local: u32) {
+        let population = self.population(plan, local);
+        let version = population.connect.version;
+        let Some(publish) = &population.publish else { return };
+        let Some(traffic) = &self.clients[local as usize].traffic else { return };
+        let open: Vec<Handshake> = traffic.inflight.iter().copied().collect();
+        for handshake in open {
+            match handshake.stage {
+                Stage::PubAck | Stage::PubRec => {
+                    self.counters.resent += 1;
+                    self.write_publish(plan, local, publish, &handshake, true);
+                    if let Some(traffic) = &mut self.clients[local as usize].traffic {
+                        traffic.resent += u32::from(publish.qos == QoS::AtLeastOnce);
+                    }
+                }
+                Stage::PubComp => {
+                    let client = &mut self.clients[local as usize];
+                    let out = &mut self.buffers.of(&mut client.out).pending;
+                    packets::ack(out, version, PacketType::PubRel, handshake.packet_id);
+                    self.mark_dirty(local);
+                }
+                Stage::Done => {}
+            }
+        }
     }
 
     fn on_suback(&mut self, local: u32, code: u8) -> io::Result<()> {
         if code >= 0x80 {
             self.blame(local, &format!("SUBACK 0x{code:02X}"));
-            return self.begin_close(local);
+            return self.begin_close(local, End::Fin);
         }
-        let client = &self.clients[local as usize];
+        let client = &mut self.clients[local as usize];
         if client.state != State::Subscribing {
             self.counters.protocol_errors += 1;
             return Ok(());
         }
-        let _ = self.latencies.subscribe.record(self.now.saturating_sub(client.since_ns));
+        client.awaited = client.awaited.saturating_sub(1);
+        if client.awaited > 0 {
+            return Ok(());
+        }
+        self.latencies.record(Metric::Subscribe, self.now.saturating_sub(client.since_ns));
         self.ready(local)
     }
 
     fn ready(&mut self, local: u32) -> io::Result<()> {
+        let plan = self.plan.clone();
+        let population = self.population(&plan, local);
         let client = &mut self.clients[local as usize];
         client.state = State::Live;
         client.set(WAS_READY);
+        if population.connect.keeps_session() {
+            client.set(HAS_SESSION);
+        }
+        let failures = usize::from(std::mem::take(&mut client.failures));
+        self.counters.attempts_needed[failures.min(ATTEMPTS_TOLD - 1)] += 1;
         self.opening -= 1;
         self.counters.ready += 1;
         self.counters.live += 1;
-        if self.plan.is_churn() {
-            return self.begin_close(local);
+        let late = self.had_traffic && client.cycle == 1;
+        if let Some(traffic) = client.traffic.as_mut().filter(|_| late) {
+            traffic.epoch = traffic.epoch.wrapping_add(1);
         }
-        if self.phase == Phase::Traffic {
+        if plan.cycles_on() {
+            return self.begin_close(local, plan.end);
+        }
+        if population.behaviour != Behaviour::Normal {
+            return self.turn_deaf(local);
+        }
+        self.write_off_peer(&plan, local);
+        let p = self.clients[local as usize].population;
+        if self.publishes(p) {
             self.mark_pump(local);
         }
         Ok(())
     }
 
+    /// A subscriber came back without what its peer sent meanwhile: the peer must not wait for it.
+    fn write_off_peer(&mut self, plan: &Plan, local: u32) {
+        let client = &self.clients[local as usize];
+        let p = usize::from(client.population);
+        let Expect::Peer(peer) = plan.populations[p].expect else { return };
+        if client.cycle == 1 || self.durable[p] {
+            return;
+        }
+        let publisher = self.first[usize::from(peer)] + local - self.first[p];
+        if let Some(traffic) = &mut self.clients[publisher as usize].traffic {
+            traffic.write_off();
+        }
+        if self.publishes(peer) {
+            self.mark_pump(publisher);
+        }
+    }
+
     fn broken_protocol(&mut self, local: u32, what: &str) -> io::Result<()> {
         self.counters.protocol_errors += 1;
         self.blame(local, &format!("the broker broke the protocol: {what}"));
-        self.begin_close(local)
+        self.begin_close(local, End::Fin)
     }
 
     fn on_publish(&mut self, plan: &Plan, local: u32, publish: &Publish<'_>) {
@@ -173,32 +301,120 @@ impl Worker {
             // The same QoS 2 handshake again: not a new message. [MQTT-4.3.3-10]
             return;
         }
-        self.note_arrival(plan, local, publish.payload);
+        self.counters.delivered_bytes += publish.payload.len() as u64;
+        self.counters.retained += u64::from(publish.retain);
+        self.note_arrival(plan, local, publish);
     }
 
-    fn note_arrival(&mut self, plan: &Plan, local: u32, payload: &[u8]) {
+    fn note_arrival(&mut self, plan: &Plan, local: u32, publish: &Publish<'_>) {
         let client = &mut self.clients[local as usize];
-        let expect = plan.populations[usize::from(client.population)].expect;
-        let stamp = if expect == Expect::None { None } else { Stamp::read(payload) };
-        let (Some(stamp), Some(traffic)) = (stamp, &mut client.traffic) else {
+        let population = usize::from(client.population);
+        let expect = plan.populations[population].expect;
+        let stamp = if expect == Expect::None { None } else { Stamp::read(publish.payload) };
+        let Some(stamp) = stamp else {
             self.counters.delivered += 1;
             return;
         };
-        if traffic.flows.arrive(stamp.publisher, stamp.seq) == Arrival::Duplicate {
-            self.counters.duplicates += 1;
-            return;
+        let manner = Manner {
+            epoch: client.traffic.as_ref().map_or(0, |t| t.epoch),
+            may_repeat: publish.dup && publish.qos == QoS::AtLeastOnce && client.cycle > 1,
+        };
+        match self.arrive(plan, local, expect, &stamp, publish.retain, manner) {
+            Arrival::Duplicate => {
+                self.counters.duplicates += 1;
+                return;
+            }
+            Arrival::Redelivered => {
+                self.counters.redelivered += 1;
+                return;
+            }
+            Arrival::New | Arrival::Late => {}
         }
         self.counters.delivered += 1;
-        self.group.0 += 1;
-        let _ = self.latencies.delivery.record(self.now.saturating_sub(stamp.intended_ns));
+        self.group += 1;
+        if stamp.publisher & WILL != 0 {
+            self.counters.wills += 1;
+            return;
+        }
+        self.measure_arrival(plan, &stamp, publish.retain);
         if let Expect::Peer(peer) = expect {
             // Pairs share a worker: the publisher is at the same place of its population.
-            let nth = local - self.first[usize::from(self.clients[local as usize].population)];
-            let publisher = self.first[usize::from(peer)] + nth;
+            let publisher = self.first[usize::from(peer)] + local - self.first[population];
             if let Some(traffic) = &mut self.clients[publisher as usize].traffic {
                 traffic.delivered += 1;
             }
             self.mark_pump(publisher);
+        }
+    }
+
+    /// What a stamped message is to the one that gets it.
+    #[inline]
+    fn arrive(
+        &mut self,
+        plan: &Plan,
+        local: u32,
+        expect: Expect,
+        stamp: &Stamp,
+        retain: bool,
+        manner: Manner,
+    ) -> Arrival {
+        if let Expect::One(_) = expect {
+            self.ones[local as usize] += 1;
+            return Arrival::New;
+        }
+        let Some(traffic) = &mut self.clients[local as usize].traffic else { return Arrival::New };
+        match &mut traffic.heard {
+            Heard::Flows(flows) => flows.arrive(stamp.key(), stamp.seq, manner),
+            Heard::Last(last) => {
+                let Some(&group) = self.member_of.get(&local) else { return Arrival::New };
+                let group = &mut self.groups[group];
+                if !group.streams.entry(stamp.key()).or_default().insert(stamp.seq) {
+                    let counter = if manner.may_repeat {
+                        &mut group.redelivered
+                    } else {
+                        &mut group.duplicates
+                    };
+                    *counter += 1;
+                    return if manner.may_repeat {
+                        Arrival::Redelivered
+                    } else {
+                        Arrival::Duplicate
+                    };
+                }
+                let last = last.entry(stamp.key()).or_insert(stamp.seq);
+                group.out_of_order += u64::from(stamp.seq < *last);
+                *last = stamp.seq.max(*last);
+                Arrival::New
+            }
+            Heard::Retained(heard) => {
+                let Expect::Retained(p) = expect else { return Arrival::New };
+                let publish = plan.populations[usize::from(p)].publish.as_ref();
+                if !retain || stamp.publisher >> 24 != u32::from(p) {
+                    return Arrival::New;
+                }
+                let numbered = publish.is_some_and(|p| p.topic.is_numbered());
+                let index = if numbered { stamp.seq } else { stamp.stream };
+                heard.last_ns = self.now;
+                if heard.arrive(stamp.publisher, index, stamp.seq) {
+                    Arrival::New
+                } else {
+                    Arrival::Duplicate
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn measure_arrival(&mut self, plan: &Plan, stamp: &Stamp, retain: bool) {
+        if retain {
+            // It was sent long ago.
+            return;
+        }
+        let intended = stamp.intended_ns.wrapping_sub(plan.clock_offset_ns as u64);
+        let took = self.now.saturating_sub(intended);
+        self.latencies.record(Metric::Delivery, took);
+        if let Some(lag) = stamp.lag_ns.filter(|_| self.open_loop) {
+            self.latencies.record(Metric::DeliveryRaw, took.saturating_sub(lag));
         }
     }
 
@@ -223,21 +439,33 @@ impl Worker {
             PacketType::PubComp => (traffic.advance(id, Stage::PubComp, Stage::Done), None),
             _ => {
                 traffic.unreleased.retain(|&open| open != id);
-                (Some(0), Some(PacketType::PubComp))
+                packets::ack(
+                    &mut self.buffers.of(&mut client.out).pending,
+                    version,
+                    PacketType::PubComp,
+                    id,
+                );
+                self.mark_dirty(local);
+                return;
             }
         };
         if let Some(kind) = reply {
             packets::ack(&mut self.buffers.of(&mut client.out).pending, version, kind, id);
             self.mark_dirty(local);
         }
-        let Some(intended_ns) = moved else {
+        let Some(handshake) = moved else {
             self.counters.protocol_errors += 1;
             return;
         };
         self.counters.refused_messages += u64::from(refused);
         if reply.is_none() {
             self.counters.acked += 1;
-            let _ = self.latencies.ack.record(self.now.saturating_sub(intended_ns));
+            let since = |ns: u64| self.now.saturating_sub(ns);
+            let (took, raw) = (since(handshake.intended_ns), since(handshake.sent_ns));
+            self.latencies.record(Metric::Ack, took);
+            if self.open_loop {
+                self.latencies.record(Metric::AckRaw, raw);
+            }
             self.mark_pump(local);
         }
     }
@@ -251,14 +479,51 @@ impl Worker {
         }
     }
 
-    /// Lets all publishers look whether they may publish.
-    pub(crate) fn start_publishers(&mut self) {
+    /// A stage with traffic begins: the populations that `which` chooses publish.
+    pub(crate) fn start_publishers(&mut self, which: impl Fn(u16, &Population) -> bool) {
         let plan = self.plan.clone();
-        for local in 0..self.clients.len() as u32 {
-            if self.population(&plan, local).publish.is_some() {
-                self.mark_pump(local);
-            }
+        self.had_traffic = true;
+        self.counters.publishers_done = 0;
+        for (p, population) in plan.populations.iter().enumerate() {
+            let chosen = population.publish.as_ref().filter(|_| which(p as u16, population));
+            self.publishing[p] = chosen.is_some();
+            self.schedules[p] = chosen.and_then(|publish| self.schedule(p, population, publish));
         }
+        for local in 0..self.clients.len() as u32 {
+            let client = &mut self.clients[local as usize];
+            if !self.publishing[usize::from(client.population)] {
+                continue;
+            }
+            if let Some(traffic) = &mut client.traffic {
+                traffic.sent_before = traffic.sent;
+            }
+            self.mark_pump(local);
+        }
+    }
+
+    /// The open-loop schedule of a population, if it has one and this worker has a part in it.
+    fn schedule(
+        &self,
+        p: usize,
+        population: &Population,
+        publish: &PublishPlan,
+    ) -> Option<Schedule> {
+        let workers = self.plan.workers;
+        let of = Publishers {
+            count: share(population.count, workers, self.index),
+            total: population.count,
+            index: self.index as u32,
+            workers: workers as u32,
+        };
+        let interval = publish.pace.interval()?.as_nanos() as u64;
+        if of.count == 0 {
+            return None;
+        }
+        let seed = crate::template::mix(self.plan.seed ^ key(of.index, p as u32));
+        Some(match publish.pace {
+            Pace::Poisson { .. } => Schedule::poisson(self.now, interval, of, seed),
+            _ => Schedule::fixed(self.now, interval, of),
+        })
     }
 
     /// Tells the other workers what this turn did to the group's window, and lets the publishers
@@ -270,9 +535,11 @@ impl Worker {
             if !population.publish.as_ref().is_some_and(is_group) {
                 continue;
             }
-            let (delivered, _) = std::mem::take(&mut self.group);
-            self.shared.group_delivered.fetch_add(delivered, Ordering::Relaxed);
-            if self.phase == Phase::Traffic {
+            let delivered = std::mem::take(&mut self.group);
+            if delivered > 0 {
+                self.shared.group_delivered.fetch_add(delivered, Ordering::Relaxed);
+            }
+            if self.publishes(p as u16) {
                 let count = self.share_of(population);
                 (0..count).for_each(|nth| self.mark_pump(self.first[p] + nth));
             }
@@ -287,13 +554,17 @@ impl Worker {
         let plan = self.plan.clone();
         let mut pump = std::mem::take(&mut self.pump);
         for local in pump.drain(..) {
-            self.clients[local as usize].unset(PUMP);
-            if self.phase != Phase::Traffic {
+            let client = &mut self.clients[local as usize];
+            client.unset(PUMP);
+            let population = client.population;
+            if !self.publishes(population) {
                 continue;
             }
-            let Some(publish) = &self.population(&plan, local).publish else { continue };
+            let Some(publish) = &plan.populations[usize::from(population)].publish else {
+                continue;
+            };
             while self.may_publish(local, publish) {
-                self.publish(local, publish, self.now);
+                self.publish(&plan, local, publish, self.now, self.now);
             }
         }
         // What `publish` marked meanwhile waits for the next turn.
@@ -305,7 +576,7 @@ impl Worker {
         let client = &self.clients[local as usize];
         let Some(traffic) = &client.traffic else { return false };
         if client.state != State::Live
-            || publish.limit.is_some_and(|limit| traffic.sent >= limit)
+            || reached_limit(traffic, publish)
             || traffic.inflight.len() >= INFLIGHT_MAX
         {
             return false;
@@ -321,55 +592,133 @@ impl Worker {
                 sent < delivered + u64::from(window) * u64::from(fan_out)
                     && traffic.sent - traffic.acked < window
             }
-            Pace::Every { .. } => false,
+            Pace::Every { .. } | Pace::Poisson { .. } => false,
         }
     }
 
     /// Open loop: this message is due.
-    pub(crate) fn send_paced(&mut self, local: u32, publish: &PublishPlan, intended_ns: u64) {
+    pub(crate) fn send_paced(
+        &mut self,
+        plan: &Plan,
+        local: u32,
+        publish: &PublishPlan,
+        intended_ns: u64,
+        sent_ns: u64,
+    ) {
         let client = &self.clients[local as usize];
         let Some(traffic) = &client.traffic else { return };
-        if client.state != State::Live || publish.limit.is_some_and(|l| traffic.sent >= l) {
+        if reached_limit(traffic, publish) {
             return;
         }
-        if traffic.inflight.len() >= INFLIGHT_MAX {
-            self.fault("a message was not sent: 32,768 handshakes are open");
+        self.counters.due += 1;
+        let backlog = self.buffers.backlog(client.out);
+        let full = traffic.inflight.len() >= INFLIGHT_MAX || backlog > BACKLOG_MAX;
+        if client.state != State::Live || full {
+            self.counters.unsent += 1;
+            if full {
+                self.fault("a message was not sent: the broker takes none from this client");
+            }
             return;
         }
-        self.publish(local, publish, intended_ns);
+        self.latencies.record(Metric::Lag, sent_ns.saturating_sub(intended_ns));
+        self.publish(plan, local, publish, intended_ns, sent_ns);
     }
 
-    fn publish(&mut self, local: u32, publish: &PublishPlan, intended_ns: u64) {
-        let population = self.clients[local as usize].population;
-        let publisher = global(&self.plan, population, self.number(local));
-        let version = self.plan.populations[usize::from(population)].connect.version;
-        let client = &mut self.clients[local as usize];
-        let Some(traffic) = &mut client.traffic else { return };
-        let payload = &mut self.payload[..publish.size];
-        if publish.stamped() {
-            Stamp { publisher, seq: traffic.sent, intended_ns }.write(payload);
-        }
-        let packet_id = match publish.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => Some(traffic.begin(Stage::PubAck, intended_ns)),
-            QoS::ExactlyOnce => Some(traffic.begin(Stage::PubRec, intended_ns)),
+    fn publish(
+        &mut self,
+        plan: &Plan,
+        local: u32,
+        publish: &PublishPlan,
+        intended_ns: u64,
+        sent_ns: u64,
+    ) {
+        let number = if publish.topic.varies() { u64::from(self.number(local)) } else { 0 };
+        let Some(traffic) = &mut self.clients[local as usize].traffic else { return };
+        let message = traffic.sent;
+        let seq = if publish.topic.streams() == 1 {
+            message
+        } else {
+            let stream = publish.topic.stream(number, u64::from(message));
+            match traffic.by_stream.get_mut(stream as usize) {
+                Some(count) => {
+                    *count += 1;
+                    *count - 1
+                }
+                None => publish.topic.sent_on(stream, number, message),
+            }
         };
+        let stage = if publish.qos == QoS::ExactlyOnce { Stage::PubRec } else { Stage::PubAck };
+        let packet_id = PacketId::new(1).expect("1 is a packet identifier");
+        let mut handshake = Handshake { intended_ns, sent_ns, message, seq, packet_id, stage };
         traffic.sent += 1;
-        if packet_id.is_none() {
+        if publish.qos == QoS::AtMostOnce {
             traffic.acked += 1;
+        } else {
+            handshake.packet_id = traffic.begin(handshake);
         }
-        self.counters.publishers_done += u64::from(publish.limit == Some(traffic.sent));
-        let out = &mut self.buffers.of(&mut client.out).pending;
-        let before = out.len();
-        let Traffic { topic, .. } = &**traffic;
-        packets::publish(out, version, topic, publish.qos, publish.retain, packet_id, payload);
-        self.counters.sent_bytes += (out.len() - before) as u64;
+        self.counters.publishers_done += u64::from(reached_limit(traffic, publish));
+        self.counters.sent_bytes += self.write_publish(plan, local, publish, &handshake, false);
         self.counters.sent += 1;
         if matches!(publish.pace, Pace::Group { .. }) {
             self.shared.group_sent.fetch_add(1, Ordering::Relaxed);
         }
-        self.mark_dirty(local);
     }
+
+    /// Appends PUBLISH to the client's pending bytes and says how many it has.
+    fn write_publish(
+        &mut self,
+        plan: &Plan,
+        local: u32,
+        publish: &PublishPlan,
+        handshake: &Handshake,
+        dup: bool,
+    ) -> u64 {
+        let publisher = self.publisher(local);
+        let number = u64::from(self.number(local));
+        let population = self.population(plan, local);
+        let message = u64::from(handshake.message);
+        if publish.topic.varies() {
+            self.text.clear();
+            if publish.topic.has_names() {
+                self.text = rendered(&publish.topic, population, number as u32, message);
+            } else {
+                let of = Context { number, message, ..Context::default() };
+                publish.topic.render_to(&mut self.text, &of);
+            }
+        }
+        let size = publish.size.draw(plan.seed ^ key(publisher, handshake.message));
+        let payload = &mut self.payload[..size];
+        if publish.stamped() {
+            let stamp = Stamp {
+                publisher,
+                stream: publish.topic.stream(number, message),
+                seq: handshake.seq,
+                intended_ns: handshake.intended_ns.wrapping_add(plan.clock_offset_ns as u64),
+                lag_ns: Some(handshake.sent_ns.saturating_sub(handshake.intended_ns)),
+            };
+            stamp.write(payload);
+        }
+        let client = &mut self.clients[local as usize];
+        let Some(traffic) = &client.traffic else { return 0 };
+        let head = Head {
+            topic: if publish.topic.varies() { &self.text } else { &traffic.topic },
+            qos: publish.qos,
+            retain: publish.retain,
+            dup,
+            packet_id: (publish.qos != QoS::AtMostOnce).then_some(handshake.packet_id),
+        };
+        let out = &mut self.buffers.of(&mut client.out).pending;
+        let before = out.len();
+        packets::publish(out, population.connect.version, &head, payload);
+        let len = (out.len() - before) as u64;
+        self.mark_dirty(local);
+        len
+    }
+}
+
+/// Whether a publisher has sent all it was to send in this stage.
+fn reached_limit(traffic: &Traffic, publish: &PublishPlan) -> bool {
+    publish.limit.is_some_and(|limit| traffic.sent - traffic.sent_before >= limit)
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP as it came.

@@ -8,26 +8,36 @@
 //! clients need; each child ring signals an eventfd that the main ring polls. What clients say is
 //! in [`crate::session`]; how connections open and close is in [`crate::connection`].
 
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+use crate::account::{GroupHeard, HeardBy, SentBy, WorkerResult, is_durable};
 use crate::address::RawAddress;
-use crate::client::{Client, DIRTY, NONE, SENDING, SendBuffers, State, Traffic};
-use crate::clock::{now_ns, thread_cpu_ns};
+use crate::client::{Client, DIRTY, Heard, NONE, SENDING, SendBuffers, State};
+use crate::clock::now_ns;
 use crate::connection::OpenPath;
-use crate::plan::{Pace, Plan, Population};
+use crate::pace::Schedule;
+use crate::plan::{End, Expect, Pace, Plan, Population, Stage};
 use crate::ring::{Completion, Ring, RingConfig, send};
-use crate::stats::{Counters, Latencies, Phase, Shared, WorkerResult};
+use crate::stamp::publisher_id;
+use crate::stats::{Counters, Faults, Latencies, Metric, Order, RunQueue, Shared};
 
-/// Longest sleep of a worker: bounds how late it sees a new phase.
+/// Longest sleep of a worker: bounds how late it sees a new order.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// How old the counters that the coordinator sees may get.
 const PUBLISH_EVERY_NS: u64 = 10_000_000;
+/// How often latencies are handed over; a bit more often than they are looked at.
+const HAND_OVER_EVERY_NS: u64 = 200_000_000;
 /// Slots of one ring. A power of two, so that a client's ring is a shift away.
 const RING_SLOTS_MAX: u32 = 16_384;
+/// Attempts of a client that comes back in a churn.
+const CHURN_ATTEMPTS: u32 = 8;
 
 /// What a completion belongs to; in the top byte of `user_data`, the client below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +49,57 @@ pub(crate) enum Op {
     Close = 4,
     Wake = 5,
     Quiet = 6,
+    /// A poll for the hang-up of a broker that nobody reads from.
+    HangUp = 7,
 }
 
 pub(crate) fn user_data(op: Op, local: u32) -> u64 {
     (op as u64) << 56 | u64::from(local)
+}
+
+/// What a worker does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Keeps its connections, and brings back those that are on their way.
+    Keep,
+    /// Publishes.
+    Traffic,
+    /// Publishes, while a population comes and goes: so many closes in 1000 s on this worker.
+    Churn { population: u16, end: End, rate_mhz: u64 },
+    /// Ends all connections for good.
+    Close,
+    /// Leaves.
+    Stop,
+}
+
+/// How connections are opened in this stage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ramp {
+    /// Of this worker, a second.
+    pub(crate) rate: Option<f64>,
+    pub(crate) in_flight: usize,
+    pub(crate) attempts_max: u32,
+    /// When the ramp began, in ns of CLOCK_MONOTONIC, and the attempts before it.
+    pub(crate) since: u64,
+    pub(crate) attempts_before: u64,
+}
+
+/// Something that a client does later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timer {
+    /// In ns of CLOCK_MONOTONIC.
+    pub(crate) at: std::cmp::Reverse<u64>,
+    pub(crate) local: u32,
+    pub(crate) what: TimerKind,
+}
+
+/// What a [`Timer`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerKind {
+    /// Try to connect again.
+    Retry,
+    /// Read some bytes more.
+    SlowRead,
 }
 
 /// Lives on: its own thread.
@@ -53,17 +110,26 @@ pub(crate) struct Worker {
     pub(crate) clients: Vec<Client>,
     /// First local index of each population.
     pub(crate) first: Vec<u32>,
+    /// Whether sessions of each population keep what it expects while it is away.
+    pub(crate) durable: Vec<bool>,
+    /// Populations that publish now.
+    pub(crate) publishing: Vec<bool>,
     /// `rings[0]` is the one that the worker sleeps in.
     pub(crate) rings: Vec<Ring>,
     pub(crate) slot_bits: u32,
     pub(crate) buffers: SendBuffers,
     pub(crate) counters: Counters,
-    pub(crate) latencies: Latencies,
-    pub(crate) faults: std::collections::BTreeMap<String, u64>,
+    pub(crate) latencies: Box<Latencies>,
+    pub(crate) faults: Faults,
     pub(crate) target: RawAddress,
     pub(crate) sources: Vec<RawAddress>,
     pub(crate) open_path: OpenPath,
-    pub(crate) phase: Phase,
+    pub(crate) mode: Mode,
+    pub(crate) ramp: Ramp,
+    /// Whether a stage with traffic began: who connects now joins late.
+    pub(crate) had_traffic: bool,
+    /// Whether latencies have a raw side.
+    pub(crate) open_loop: bool,
     /// Time of this turn, in ns of CLOCK_MONOTONIC.
     pub(crate) now: u64,
     pub(crate) started: u64,
@@ -74,16 +140,36 @@ pub(crate) struct Worker {
     /// Clients that are to open, or to open again; a stack.
     pub(crate) to_open: Vec<u32>,
     pub(crate) opening: usize,
+    /// Clients that are to close, a stack, and how.
+    pub(crate) to_close: Vec<u32>,
+    pub(crate) to_close_end: End,
+    pub(crate) closing: usize,
+    pub(crate) backing_off: usize,
+    pub(crate) timers: BinaryHeap<Timer>,
     pub(crate) payload: Vec<u8>,
     pub(crate) text: String,
-    /// Deliveries and messages of this turn that the group window does not know yet.
-    pub(crate) group: (u64, u64),
-    /// Messages that open-loop populations have been told to send, by population.
-    pub(crate) paced: Vec<u64>,
-    traffic_since: u64,
+    /// Deliveries of this turn that the group window does not know yet.
+    pub(crate) group: u64,
+    /// `$share` groups by population and filter.
+    pub(crate) groups: Vec<GroupHeard>,
+    pub(crate) group_names: HashMap<(u16, String), usize>,
+    /// The group of each member.
+    pub(crate) member_of: HashMap<u32, usize>,
+    /// Messages of each client, where a population expects its share; else empty.
+    pub(crate) ones: Vec<u32>,
+    /// Open-loop schedules, by population.
+    pub(crate) schedules: Vec<Option<Schedule>>,
+    /// Closes that a churn did, and when it began.
+    churned: (u64, u64),
+    churn_at: u32,
+    pub(crate) random: u64,
+    /// When the last connection ended, in ns of CLOCK_MONOTONIC.
+    pub(crate) last_end: u64,
     sweep: Sweep,
-    epoch: u32,
+    order: u32,
     published_at: u64,
+    handed_over_at: u64,
+    schedstat: Option<File>,
     completions: Vec<Completion>,
 }
 
@@ -107,14 +193,22 @@ impl Worker {
         let slot_bits = slot_bits(clients.len());
         let rings = rings(clients.len(), slot_bits)?;
         let open_path = OpenPath::probe(&rings[0])?;
-        let size = plan.populations.iter().filter_map(|p| p.publish.as_ref().map(|p| p.size)).max();
-        let to_open = (0..clients.len() as u32).rev().collect();
         let now = now_ns();
+        let populations = &plan.populations;
+        let ones = populations.iter().any(|p| matches!(p.expect, Expect::One(_)));
+        let ramp =
+            Ramp { rate: None, in_flight: 64, attempts_max: 1, since: now, attempts_before: 0 };
         let mut worker = Self {
             target: RawAddress::new(plan.target),
             sources: plan.sources.iter().map(|&s| RawAddress::new(s)).collect(),
-            paced: vec![0; plan.populations.len()],
+            schedules: populations.iter().map(|_| None).collect(),
             sweep: Sweep { at: 0, period_ns: sweep_period_ns(&plan), owed: 0, last: now },
+            durable: populations.iter().map(|p| is_durable(&plan, p)).collect(),
+            publishing: vec![false; populations.len()],
+            payload: vec![0; largest_payload(&plan)],
+            ones: if ones { vec![0; clients.len()] } else { Vec::new() },
+            open_loop: plan.is_open_loop(),
+            random: plan.seed ^ (index as u64) << 48,
             plan,
             shared,
             index,
@@ -124,22 +218,35 @@ impl Worker {
             slot_bits,
             buffers: SendBuffers::default(),
             counters: Counters::default(),
-            latencies: Latencies::default(),
-            faults: std::collections::BTreeMap::new(),
+            latencies: Box::default(),
+            faults: BTreeMap::new(),
             open_path,
-            phase: Phase::Connect,
+            mode: Mode::Keep,
+            ramp,
+            had_traffic: false,
             now,
             started: now,
             dirty: Vec::new(),
             pump: Vec::new(),
-            to_open,
+            to_open: Vec::new(),
             opening: 0,
-            payload: vec![0; size.unwrap_or(0)],
+            to_close: Vec::new(),
+            to_close_end: End::Fin,
+            closing: 0,
+            backing_off: 0,
+            timers: BinaryHeap::new(),
             text: String::new(),
-            group: (0, 0),
-            traffic_since: 0,
-            epoch: 0,
+            group: 0,
+            groups: Vec::new(),
+            group_names: HashMap::new(),
+            member_of: HashMap::new(),
+            churned: (0, 0),
+            churn_at: 0,
+            last_end: now,
+            order: 0,
             published_at: 0,
+            handed_over_at: now,
+            schedstat: File::open("/proc/thread-self/schedstat").ok(),
             completions: Vec::new(),
         };
         worker.add_traffic_state();
@@ -147,24 +254,32 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Runs until the coordinator says [`Phase::Stop`].
+    /// Runs until the coordinator says [`Order::Stop`].
     pub(crate) fn run(mut self) -> io::Result<WorkerResult> {
-        while self.phase != Phase::Stop {
+        while self.mode != Mode::Stop {
             self.turn()?;
         }
         Ok(self.result())
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let sleep = self.sleep();
+        let busy = self.rings[1..].iter_mut().any(Ring::has_work);
+        let sleep = if busy { Duration::ZERO } else { self.sleep() };
         self.rings[0].turn(sleep)?;
         self.now = now_ns();
         self.reap(0)?;
-        self.enter_phase()?;
+        self.reap_what_is_left()?;
+        self.take_order()?;
+        self.fire_timers()?;
         self.open_some()?;
         self.sweep_some()?;
-        if self.phase == Phase::Traffic {
-            self.pace();
+        match self.mode {
+            Mode::Traffic => self.pace(),
+            Mode::Churn { population, end, rate_mhz } => {
+                self.pace();
+                self.churn(population, end, rate_mhz)?;
+            }
+            _ => {}
         }
         self.settle_group();
         self.pump_all();
@@ -173,26 +288,56 @@ impl Worker {
             ring.submit()?;
         }
         if self.now - self.published_at >= PUBLISH_EVERY_NS {
-            self.published_at = self.now;
-            self.shared.publish(self.index, &self.counters);
+            self.publish_counters();
+            if self.now - self.handed_over_at >= HAND_OVER_EVERY_NS {
+                self.hand_over(false);
+            }
         }
         Ok(())
     }
 
+    fn publish_counters(&mut self) {
+        self.published_at = self.now;
+        self.counters.waiting = (self.to_open.len() + self.backing_off) as u64;
+        self.counters.opening = self.opening as u64;
+        self.counters.closing = (self.closing + self.to_close.len()) as u64;
+        self.shared.publish(self.index, &self.counters, self.order);
+    }
+
+    fn hand_over(&mut self, now: bool) {
+        self.handed_over_at = self.now;
+        self.shared.hand_over(self.index, &mut self.latencies, now);
+        if let Some(run_queue) = self.run_queue() {
+            self.shared.publish_run_queue(self.index, run_queue);
+        }
+    }
+
+    /// What the scheduler says about this thread.
+    fn run_queue(&self) -> Option<RunQueue> {
+        let mut text = [0; 96];
+        let len = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..len]).ok()?;
+        let mut numbers = text.split_whitespace().map(|n| n.parse().unwrap_or(0));
+        Some(RunQueue { ran_ns: numbers.next()?, waited_ns: numbers.next()? })
+    }
+
     /// How long nothing is due.
     fn sleep(&self) -> Duration {
-        let ramping = !self.to_open.is_empty() && self.phase < Phase::Close;
-        if ramping && self.opening < self.opening_max() {
-            return if self.plan.connect_rate.is_some() {
+        if !self.to_close.is_empty() {
+            return Duration::ZERO;
+        }
+        if !self.to_open.is_empty() && self.may_open() && self.opening < self.opening_max() {
+            return if self.ramp.rate.is_some() {
                 Duration::from_micros(500)
             } else {
                 Duration::ZERO
             };
         }
-        if self.phase == Phase::Traffic {
-            return self.pace_sleep().min(SLEEP_MAX);
+        match self.mode {
+            Mode::Traffic => self.pace_sleep(),
+            Mode::Churn { .. } => self.pace_sleep().min(Duration::from_millis(1)),
+            _ => SLEEP_MAX,
         }
-        SLEEP_MAX
     }
 
     fn reap(&mut self, ring: usize) -> io::Result<()> {
@@ -205,7 +350,8 @@ impl Worker {
                 op if op == Op::Recv as u8 => self.on_recv(local, *c)?,
                 op if op == Op::Send as u8 => self.on_send(local, c.result)?,
                 op if op == Op::Open as u8 => self.on_open_fault(local, c.result)?,
-                op if op == Op::Close as u8 => self.on_closed(local),
+                op if op == Op::Close as u8 => self.on_closed(local)?,
+                op if op == Op::HangUp as u8 => self.on_hang_up(local, c.result)?,
                 op if op == Op::Wake as u8 => {
                     children.push(local as usize);
                     if !c.more() {
@@ -219,6 +365,17 @@ impl Worker {
         for child in children {
             self.rings[child].turn(Duration::ZERO)?;
             self.reap(child)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with child rings whose last turn left work: their eventfds stay silent for it.
+    fn reap_what_is_left(&mut self) -> io::Result<()> {
+        for child in 1..self.rings.len() {
+            if self.rings[child].has_work() {
+                self.rings[child].turn(Duration::ZERO)?;
+                self.reap(child)?;
+            }
         }
         Ok(())
     }
@@ -238,26 +395,132 @@ impl Worker {
         unsafe { self.rings[0].push(&[entry]) }
     }
 
-    fn enter_phase(&mut self) -> io::Result<()> {
-        let epoch = self.shared.measure_epoch.load(std::sync::atomic::Ordering::Acquire);
-        if epoch != self.epoch {
-            self.epoch = epoch;
-            self.latencies.forget_messages();
-        }
-        let phase = self.shared.phase();
-        if phase == self.phase {
+    fn take_order(&mut self) -> io::Result<()> {
+        let (number, order) = self.shared.order();
+        if number == self.order {
             return Ok(());
         }
-        self.phase = phase;
-        match phase {
-            Phase::Traffic => {
-                self.traffic_since = self.now;
-                self.start_publishers();
+        self.order = number;
+        match order {
+            Order::Stage(index) => {
+                let plan = self.plan.clone();
+                self.begin_stage(&plan.stages[index as usize].stage)?;
             }
-            Phase::Close => self.close_all()?,
-            _ => {}
+            Order::Measure => {}
+            Order::Drain => self.mode = Mode::Keep,
+            Order::Stop => self.mode = Mode::Stop,
         }
-        self.shared.publish(self.index, &self.counters);
+        self.hand_over(true);
+        self.publish_counters();
+        Ok(())
+    }
+
+    fn begin_stage(&mut self, stage: &Stage) -> io::Result<()> {
+        self.mode = Mode::Keep;
+        match *stage {
+            Stage::Connect { rate, in_flight, attempts_max, ref populations } => {
+                self.set_ramp(rate, in_flight, attempts_max);
+                self.want_connections(populations);
+            }
+            Stage::Traffic { ref populations, .. } => {
+                self.mode = Mode::Traffic;
+                self.start_publishers(|i, _| populations.is_empty() || populations.contains(&i));
+            }
+            Stage::Offline { population, end } => self.take_offline(population, end)?,
+            Stage::Storm { end, rate, in_flight, attempts_max } => {
+                self.set_ramp(rate, in_flight, attempts_max);
+                self.drop_all(end)?;
+            }
+            Stage::Churn { population, end, rate, .. } => {
+                let rate_mhz = (rate * 1000.0 / self.plan.workers as f64) as u64;
+                self.mode = Mode::Churn { population, end, rate_mhz };
+                self.ramp.attempts_max = CHURN_ATTEMPTS;
+                self.churned = (0, self.now);
+                self.start_publishers(|i, _| i != population);
+            }
+            Stage::Close => {
+                self.mode = Mode::Close;
+                self.close_all()?;
+            }
+            Stage::Hold { .. } | Stage::Drain { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn set_ramp(&mut self, rate: Option<f64>, in_flight: usize, attempts_max: u32) {
+        let workers = self.plan.workers;
+        self.ramp = Ramp {
+            rate: rate.map(|r| r / workers as f64),
+            in_flight: in_flight.div_ceil(workers),
+            attempts_max,
+            since: self.now,
+            attempts_before: self.counters.attempts,
+        };
+    }
+
+    /// Whether connections may open.
+    pub(crate) fn may_open(&self) -> bool {
+        !matches!(self.mode, Mode::Close | Mode::Stop)
+    }
+
+    /// Whether a population publishes now.
+    pub(crate) fn publishes(&self, population: u16) -> bool {
+        self.publishing[usize::from(population)]
+            && matches!(self.mode, Mode::Traffic | Mode::Churn { .. })
+    }
+
+    fn fire_timers(&mut self) -> io::Result<()> {
+        while let Some(timer) = self.timers.peek().filter(|t| t.at.0 <= self.now).copied() {
+            self.timers.pop();
+            match timer.what {
+                TimerKind::Retry => self.retry(timer.local),
+                TimerKind::SlowRead => self.read_slowly(timer.local)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a slow reader read again after `wait_ns`.
+    pub(crate) fn read_later(&mut self, local: u32, wait_ns: u64) {
+        let at = std::cmp::Reverse(self.now + wait_ns);
+        self.timers.push(Timer { at, local, what: TimerKind::SlowRead });
+    }
+
+    /// When a client tries again that failed this often.
+    pub(crate) fn back_off(&mut self, local: u32, failures: u32) {
+        let unit = self.next_random();
+        let wait = self.plan.backoff.wait_ns(failures, unit);
+        self.timers.push(Timer {
+            at: std::cmp::Reverse(self.now + wait),
+            local,
+            what: TimerKind::Retry,
+        });
+    }
+
+    /// Above 0 and at most 1.
+    pub(crate) fn next_random(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        crate::size::unit(self.random)
+    }
+
+    /// Closes as many clients of a population as are due.
+    fn churn(&mut self, population: u16, end: End, rate_mhz: u64) -> io::Result<()> {
+        let plan = self.plan.clone();
+        let elapsed_ms = u128::from((self.now - self.churned.1) / 1_000_000);
+        let due = (elapsed_ms * u128::from(rate_mhz) / 1_000_000) as u64;
+        let count = self.share_of(&plan.populations[usize::from(population)]);
+        let first = self.first[usize::from(population)];
+        let mut looked_at = 0;
+        while self.churned.0 < due && looked_at < count {
+            looked_at += 1;
+            let local = first + self.churn_at % count;
+            self.churn_at = self.churn_at.wrapping_add(1);
+            if self.clients[local as usize].state == State::Live {
+                self.churned.0 += 1;
+                self.clients[local as usize].set(crate::client::COME_BACK);
+                self.begin_close(local, end)?;
+            }
+        }
         Ok(())
     }
 
@@ -281,48 +544,36 @@ impl Worker {
 
     /// Open loop: tells publishers to send what is due by now.
     fn pace(&mut self) {
+        if !self.open_loop {
+            return;
+        }
         let plan = self.plan.clone();
+        // What a message waited for its turn in this worker is the worker's own delay.
+        let sent_ns = now_ns();
         for (p, population) in plan.populations.iter().enumerate() {
             let Some(publish) = &population.publish else { continue };
-            let Pace::Every { interval } = publish.pace else { continue };
-            let count = u64::from(self.share_of(population));
-            if count == 0 {
-                continue;
+            let Some(mut schedule) = self.schedules[p].take() else { continue };
+            while let Some((nth, due)) = schedule.next_due(sent_ns) {
+                self.send_paced(&plan, self.first[p] + nth, publish, due, sent_ns);
             }
-            // Message k of this worker is due at k × interval / count after the start.
-            let interval_ns = interval.as_nanos().max(1) as u64;
-            let elapsed = self.now - self.traffic_since;
-            let due = (u128::from(elapsed) * u128::from(count) / u128::from(interval_ns)) as u64;
-            while self.paced[p] <= due {
-                let k = self.paced[p];
-                self.paced[p] += 1;
-                let offset = u128::from(k) * u128::from(interval_ns) / u128::from(count);
-                let local = self.first[p] + (k % count) as u32;
-                self.send_paced(local, publish, self.traffic_since + offset as u64);
-            }
+            self.schedules[p] = Some(schedule);
         }
     }
 
     /// Time until an open-loop message is due; the rest of the loop is driven by completions.
     fn pace_sleep(&self) -> Duration {
         let mut sleep = SLEEP_MAX;
+        let now = if self.open_loop { now_ns() } else { self.now };
         for (p, population) in self.plan.populations.iter().enumerate() {
-            let Some(publish) = &population.publish else { continue };
-            match publish.pace {
-                Pace::Every { interval } => {
-                    let count = self.share_of(population);
-                    if count > 0 {
-                        let offset =
-                            interval.as_nanos() * u128::from(self.paced[p]) / u128::from(count);
-                        let due = self.traffic_since + offset as u64;
-                        sleep = sleep.min(Duration::from_nanos(due.saturating_sub(now_ns())));
-                    }
-                }
-                // The credit may come from another worker, which wakes nobody.
-                Pace::Group { .. } if self.plan.workers > 1 && self.share_of(population) > 0 => {
-                    sleep = sleep.min(Duration::from_micros(200));
-                }
-                _ => {}
+            if let Some(schedule) = &self.schedules[p] {
+                let due = schedule.due_ns().saturating_sub(now);
+                sleep = sleep.min(Duration::from_nanos(due));
+            }
+            // The credit may come from another worker, which wakes nobody.
+            let publish = population.publish.as_ref();
+            let is_group = publish.is_some_and(|p| matches!(p.pace, Pace::Group { .. }));
+            if is_group && self.plan.workers > 1 && self.share_of(population) > 0 {
+                sleep = sleep.min(Duration::from_micros(200));
             }
         }
         sleep
@@ -351,8 +602,7 @@ impl Worker {
     pub(crate) fn start_send(&mut self, local: u32) -> io::Result<()> {
         let (ring, slot) = self.place(local);
         let client = &mut self.clients[local as usize];
-        let closed = matches!(client.state, State::Waiting | State::Freeing | State::Done);
-        if client.has(SENDING) || closed {
+        if client.has(SENDING) || !client.has_socket() {
             return Ok(());
         }
         let Some(buffer) = self.buffers.get(client.out) else { return Ok(()) };
@@ -383,7 +633,13 @@ impl Worker {
     pub(crate) fn number(&self, local: u32) -> u32 {
         let client = &self.clients[local as usize];
         let nth = local - self.first[usize::from(client.population)];
-        nth * self.plan.workers as u32 + self.index as u32
+        let first = self.plan.populations[usize::from(client.population)].first;
+        first + nth * self.plan.workers as u32 + self.index as u32
+    }
+
+    /// The client's number in stamps.
+    pub(crate) fn publisher(&self, local: u32) -> u32 {
+        publisher_id(self.clients[local as usize].population, self.number(local))
     }
 
     /// The population of a client.
@@ -402,37 +658,55 @@ impl Worker {
 
     /// Connections that may be opening at once.
     pub(crate) fn opening_max(&self) -> usize {
-        self.plan.connects_in_flight.div_ceil(self.plan.workers)
+        self.ramp.in_flight
     }
 
     fn result(mut self) -> WorkerResult {
-        self.shared.publish(self.index, &self.counters);
+        for traffic in self.clients.iter().filter_map(|c| c.traffic.as_ref()) {
+            if let Heard::Retained(heard) = &traffic.heard
+                && heard.last_ns > 0
+            {
+                let took = heard.last_ns.saturating_sub(heard.subscribed_ns);
+                self.latencies.record(Metric::Replay, took);
+            }
+        }
+        self.hand_over(true);
+        self.publish_counters();
         let mut result = WorkerResult {
-            counters: self.counters.clone(),
-            latencies: self.latencies.clone(),
+            rings: self.rings.len(),
             faults: std::mem::take(&mut self.faults),
-            cpu_ns: thread_cpu_ns(),
+            groups: std::mem::take(&mut self.groups),
             ..WorkerResult::default()
         };
         for local in 0..self.clients.len() as u32 {
-            let number = self.number(local);
+            let (number, publisher) = (self.number(local), self.publisher(local));
             let client = &mut self.clients[local as usize];
             let population = client.population;
-            let Some(traffic) = client.traffic.take() else { continue };
-            let Traffic { sent, flows, .. } = *traffic;
-            if sent > 0 {
-                result.sent.push((global(&self.plan, population, number), sent));
+            if client.unclean > 0 {
+                result.unclean.push((publisher, u32::from(client.unclean)));
             }
-            result.flows.push((population, number, flows));
+            if matches!(self.plan.populations[usize::from(population)].expect, Expect::One(_)) {
+                result.ones.push((population, self.ones[local as usize]));
+            }
+            let Some(traffic) = client.traffic.take() else { continue };
+            if traffic.sent > 0 {
+                result.sent.push(SentBy {
+                    publisher,
+                    sent: traffic.sent,
+                    by_stream: traffic.by_stream,
+                    unsure: traffic.unsure,
+                    resent: traffic.resent,
+                });
+            }
+            result.heard.push(HeardBy {
+                population,
+                number,
+                epoch: traffic.epoch,
+                heard: traffic.heard,
+            });
         }
         result
     }
-}
-
-/// A client's number over all populations.
-pub(crate) fn global(plan: &Plan, population: u16, number: u32) -> u32 {
-    let before: u32 = plan.populations[..usize::from(population)].iter().map(|p| p.count).sum();
-    before + number
 }
 
 /// How many of `count` clients worker `index` of `workers` has.
@@ -457,6 +731,13 @@ fn rings(clients: usize, slot_bits: u32) -> io::Result<Vec<Ring>> {
             Ring::new(RingConfig { slots, buffers, buffer_size: 4096 })
         })
         .collect()
+}
+
+/// Bytes of the largest payload that any client sends.
+fn largest_payload(plan: &Plan) -> usize {
+    let publish = plan.populations.iter().filter_map(|p| p.publish.as_ref());
+    let wills = plan.populations.iter().filter_map(|p| p.connect.will.as_ref());
+    publish.map(|p| p.size.max()).chain(wills.map(|w| w.size)).max().unwrap_or(0)
 }
 
 /// A quarter of the shortest period that a client must be looked at.

@@ -162,9 +162,11 @@ impl World {
         let mut mail: Vec<_> = fx.mail.iter_mut().map(std::mem::take).collect();
         fx.clear();
         for (to, mail) in mail.iter_mut().enumerate().filter(|(_, m)| !m.is_empty()) {
-            for mail in mail.drain(..) {
-                self.feed(to, Input::Mail { from: ShardId(shard as u16), mail });
+            let from = ShardId(shard as u16);
+            for one in mail.mail.drain(..) {
+                self.feed(to, Input::Mail { from, mail: one, packed: &mail.packed });
             }
+            mail.clear();
             self.end_turn(to);
         }
         for (list, mail) in self.fx[shard].mail.iter_mut().zip(mail) {

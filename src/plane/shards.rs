@@ -218,6 +218,9 @@ impl Watcher {
                 Err(_) => break,
             }
         }
+        for (shard, stats) in self.node.stats().iter().enumerate() {
+            tracing::debug!(shard, ?stats, "counters of the reactor");
+        }
         self.node.stop();
         let event = match self.node.join() {
             Ok(()) => Event::Stopped,

@@ -104,7 +104,8 @@ impl Broker {
         let all = program.chain(["--port", &port, "--broker-pid", &pid]);
         let cli = Cli::try_parse_from(all).unwrap_or_else(|e| panic!("{e}"));
         let (plan, options) = cli.command.plan().unwrap_or_else(|e| panic!("{e}"));
-        let report = run::run(plan, &options).unwrap_or_else(|e| panic!("{args}: {e}"));
+        let report =
+            run::run(plan, &options, &mut |_| ()).unwrap_or_else(|e| panic!("{args}: {e}"));
         println!("$ ringmain-load {args}\n{}", report.to_text());
         assert!(report.is_clean(), "{args}: {:?} {:?}", report.problems, report.faults);
         report
@@ -214,7 +215,7 @@ impl Drop for Broker {
 pub fn try_load(args: &str) -> Result<Report, String> {
     let all = ["ringmain-load"].into_iter().chain(args.split_whitespace());
     let (plan, options) = Cli::try_parse_from(all).map_err(|e| e.to_string())?.command.plan()?;
-    run::run(plan, &options).map_err(|e| e.to_string())
+    run::run(plan, &options, &mut |_| ()).map_err(|e| e.to_string())
 }
 
 /// The binary beside the folder of the test's own.

@@ -10,7 +10,8 @@ use ringmain_shards::engine::counters::{Counters, Gauges};
 use ringmain_shards::engine::effects::{Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
-use ringmain_shards::engine::mail::{Mail, Parcel};
+use ringmain_shards::engine::mail::Parcel;
+use ringmain_shards::engine::packed::Batch;
 use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::engine::{Machine, Shard};
 
@@ -31,7 +32,7 @@ struct Slot {
 }
 
 enum Letter {
-    Mail(ShardId, Mail),
+    Mail(ShardId, Batch),
     Arrived(Box<Parcel>),
 }
 
@@ -166,7 +167,10 @@ impl Node {
     pub(crate) fn deliver_one(&mut self, which: usize) {
         let on = which % self.hosts.len();
         match self.hosts[on].mailbox.pop_front() {
-            Some(Letter::Mail(from, mail)) => self.turn(on, Input::Mail { from, mail }),
+            Some(Letter::Mail(from, mut letter)) => {
+                let mail = letter.mail.pop().expect("a letter has one mail");
+                self.turn(on, Input::Mail { from, mail, packed: &letter.packed });
+            }
             Some(Letter::Arrived(parcel)) => {
                 let conn = self.place(on);
                 self.newest = Some((on, conn.index as usize));
@@ -259,10 +263,10 @@ impl Node {
         let from = ShardId(on as u16);
         for (to, mail) in fx.mail.iter_mut().enumerate() {
             assert!(mail.is_empty() || to != on, "a shard does not write to itself");
-            self.hosts[to].mailbox.extend(mail.drain(..).map(|m| Letter::Mail(from, m)));
+            self.hosts[to].mailbox.extend(mail.take_letters().map(|letter| Letter::Mail(from, letter)));
         }
         for (to, mail) in fx.mail_after.drain(..) {
-            self.hosts[to.index()].mailbox.push_back(Letter::Mail(from, mail));
+            self.hosts[to.index()].mailbox.push_back(Letter::Mail(from, mail.into()));
         }
         for (to, parcel) in moved {
             self.hosts[to].mailbox.push_back(Letter::Arrived(parcel));

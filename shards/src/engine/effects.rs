@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::ids::{ConnId, ShardId, ShardSet};
 use super::mail::{Mail, Parcel};
+use super::message::Outgoing;
+use super::packed::Batch;
 use crate::boundary::Event;
 
 /// One operation on a connection or listener. Operations are performed in order.
@@ -89,9 +91,9 @@ pub struct Effects {
     pub shared: Vec<Bytes>,
     /// Operations, in order.
     pub ops: Vec<Op>,
-    /// Mail to other shards, by receiver; the driver sends each list as one batch, in order. Never
-    /// lost: what does not fit into the receiver's mailbox waits at the sender.
-    pub mail: Vec<Vec<Mail>>,
+    /// Mail to other shards, by receiver; the driver sends each batch as it is. Never lost: what does
+    /// not fit into the receiver's mailbox waits at the sender.
+    pub mail: Vec<Batch>,
     /// Mail that must not be *sent* before all mail of earlier turns, to any shard, was: see
     /// `RetainStore` in [`Mail`]. The driver keeps the order of this list.
     pub mail_after: Vec<(ShardId, Mail)>,
@@ -106,12 +108,17 @@ impl Effects {
     /// A scratch for a node of `shards` shards.
     #[must_use]
     pub fn new(shards: usize) -> Self {
-        Self { mail: (0..shards).map(|_| Vec::new()).collect(), ..Self::default() }
+        Self { mail: (0..shards).map(|_| Batch::default()).collect(), ..Self::default() }
     }
 
     /// Queues mail for another shard.
     pub fn send(&mut self, to: ShardId, mail: Mail) {
-        self.mail[to.index()].push(mail);
+        self.mail[to.index()].mail.push(mail);
+    }
+
+    /// Queues a publish for another shard.
+    pub fn send_publish(&mut self, to: ShardId, out: &mut Outgoing<'_>) {
+        self.mail[to.index()].push_publish(out);
     }
 
     /// Whether so much is written that the driver should perform it before the turn ends: a burst of
@@ -138,7 +145,7 @@ impl Effects {
         }
         self.shared.clear();
         self.ops.clear();
-        self.mail.iter_mut().for_each(Vec::clear);
+        self.mail.iter_mut().for_each(Batch::clear);
         self.mail_after.clear();
         self.events.clear();
     }

@@ -139,7 +139,8 @@ impl Held {
             let Waiting { live, ref copy, .. } = w;
             let topic = topic_hash(copy.msg.topic());
             let publisher = copy.msg.publisher;
-            let earlier = |qos| waits_behind(copy.qos, qos) && publishers.contains(&(publisher, qos));
+            let earlier =
+                |qos| waits_behind(copy.qos, qos) && publishers.contains(&(publisher, qos));
             let stays = topics.contains(&topic)
                 || live && QOS.into_iter().any(earlier)
                 || live && copy.qos == QoS::AtMostOnce && unsent.contains(&topic)

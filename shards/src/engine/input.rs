@@ -52,6 +52,8 @@ pub enum Input<'a> {
         from: ShardId,
         /// The mail.
         mail: Mail,
+        /// The bytes of its batch ([`Batch::packed`](super::packed::Batch::packed)).
+        packed: &'a [u8],
     },
     /// The lane to a peer whose mailbox was full has room again.
     LaneDrained {

@@ -9,6 +9,7 @@ use super::config::Strategy;
 use super::counters::{Counters, Gauges};
 use super::ids::{Peer, ShardId};
 use super::message::Message;
+use super::packed::Span;
 use super::retained::RetainedCursor;
 
 /// One message between the shards of a node. Drivers treat it as opaque.
@@ -16,6 +17,8 @@ use super::retained::RetainedCursor;
 pub enum Mail {
     /// A publish that may have subscribers on the receiving shard.
     Publish(Arc<Message>),
+    /// The same, in the bytes of the batch that the mail is part of.
+    Packed(Span),
     /// As `Publish`, answered with `Verdict`.
     PublishAsk(Arc<Message>, Ticket),
     /// How many local targets a `PublishAsk` had, and whether one had no room.

@@ -16,6 +16,7 @@ pub mod mail;
 pub mod message;
 pub mod node;
 mod overload;
+pub mod packed;
 mod packets;
 mod publish;
 mod recent;

@@ -432,14 +432,13 @@ impl Shard {
             }
             self.core.counters.messages_forward += 1;
             routed.matched += 1;
-            let mail = if asks {
+            if asks {
                 let ticket = *routed.ticket.get_or_insert_with(|| self.answers.ticket());
                 routed.asked += 1;
-                Mail::PublishAsk(out.own(), ticket)
+                fx.send(shard, Mail::PublishAsk(out.own(), ticket));
             } else {
-                Mail::Publish(out.own())
-            };
-            fx.send(shard, mail);
+                fx.send_publish(shard, out);
+            }
         }
         if targets.contains(me) {
             let local = self.deliver_local(out, me, fx);

@@ -257,8 +257,11 @@ impl Shard {
         }
     }
 
-    fn on_mail(&mut self, from: ShardId, mail: Mail, fx: &mut Effects) {
+    fn on_mail(&mut self, from: ShardId, mail: Mail, packed: &[u8], fx: &mut Effects) {
         match mail {
+            Mail::Packed(span) => {
+                self.deliver_local(&mut span.unpack(packed), from, fx);
+            }
             Mail::Publish(msg) => {
                 let mut out = Outgoing::of(&msg);
                 self.deliver_local(&mut out, from, fx);
@@ -569,7 +572,7 @@ impl Machine for Shard {
             }
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes, fx),
             Input::Closed { conn, cause } => self.on_closed(conn, cause),
-            Input::Mail { from, mail } => self.on_mail(from, mail, fx),
+            Input::Mail { from, mail, packed } => self.on_mail(from, mail, packed, fx),
             Input::LaneDrained { .. } => self.on_lane_drained(fx),
             Input::Control(control) => self.on_control(control, fx),
             Input::Tick => {

@@ -7,14 +7,17 @@ use super::mailbox::{Delivery, Mailbox};
 use crate::engine::effects::Effects;
 use crate::engine::ids::{ShardId, ShardSet};
 use crate::engine::mail::{Mail, Parcel};
+use crate::engine::packed::Batch;
 
 /// Waiting batches of one lane are merged up to this many mails, so that a long wait costs few
 /// mailbox entries. Above it the receiver's turn would grow without bound.
 const MERGED_BATCH_MAX: usize = 256;
-/// Empty batch vectors kept for reuse: those that came in as mail go out again as mail.
+/// Empty batches kept for reuse: those that came in as mail go out again as mail.
 const SPARE_MAX: usize = 64;
-/// A vector that held a burst is not kept.
+/// A batch that held a burst is not kept: neither so many mails,
 const SPARE_CAPACITY_MAX: usize = 1024;
+/// nor so many packed bytes.
+const SPARE_PACKED_MAX: usize = 128 * 1024;
 
 /// What the lanes of one shard did. Written by the shard alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub struct Lanes {
     drained: Vec<ShardId>,
     pushed: Vec<ShardId>,
     is_pushed: ShardSet,
-    spare: Vec<Vec<Mail>>,
+    spare: Vec<Batch>,
     counts: LaneCounts,
 }
 
@@ -123,9 +126,9 @@ impl Lanes {
         for ix in 0..fx.mail.len() {
             if !fx.mail[ix].is_empty() {
                 let empty = self.spare.pop().unwrap_or_default();
-                let mail = std::mem::replace(&mut fx.mail[ix], empty);
-                self.counts.mails += mail.len() as u64;
-                self.send(ShardId(ix as u16), Delivery::Batch { from: self.me, mail });
+                let batch = std::mem::replace(&mut fx.mail[ix], empty);
+                self.counts.mails += batch.len() as u64;
+                self.send(ShardId(ix as u16), Delivery::Batch { from: self.me, batch });
             }
         }
         let turn = self.turn;
@@ -151,11 +154,13 @@ impl Lanes {
         None
     }
 
-    /// Gives the vector of a received batch back for reuse.
-    pub fn recycle(&mut self, mut mail: Vec<Mail>) {
-        mail.clear();
-        if self.spare.len() < SPARE_MAX && mail.capacity() <= SPARE_CAPACITY_MAX {
-            self.spare.push(mail);
+    /// Gives the memory of a received batch back for reuse.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        batch.clear();
+        let small = batch.mail.capacity() <= SPARE_CAPACITY_MAX
+            && batch.packed.capacity() <= SPARE_PACKED_MAX;
+        if self.spare.len() < SPARE_MAX && small {
+            self.spare.push(batch);
         }
     }
 
@@ -195,14 +200,14 @@ impl Lanes {
         let turn = self.turn;
         let outbox = &mut self.outboxes[to.index()];
         if let (
-            Some(Waiting { delivery: Delivery::Batch { mail: last, .. }, .. }),
-            Delivery::Batch { mail, .. },
+            Some(Waiting { delivery: Delivery::Batch { batch: last, .. }, .. }),
+            Delivery::Batch { batch, .. },
         ) = (outbox.back_mut(), &delivery)
-            && last.len() + mail.len() <= MERGED_BATCH_MAX
+            && last.len() + batch.len() <= MERGED_BATCH_MAX
         {
-            let Delivery::Batch { mut mail, .. } = delivery else { unreachable!() };
-            last.append(&mut mail);
-            return self.recycle(mail);
+            let Delivery::Batch { mut batch, .. } = delivery else { unreachable!() };
+            last.append(&mut batch);
+            return self.recycle(batch);
         }
         outbox.push_back(Waiting { turn, delivery });
         self.waiting += 1;
@@ -242,18 +247,18 @@ impl Lanes {
             }
             let Some((_, _, mail)) = self.after.pop_front() else { return };
             let mut batch = self.spare.pop().unwrap_or_default();
-            batch.push(mail);
+            batch.mail.push(mail);
             while let Some((next_turn, next, _)) = self.after.front()
                 && (*next_turn, *next) == (turn, to)
             {
-                batch.extend(self.after.pop_front().map(|(_, _, mail)| mail));
+                batch.mail.extend(self.after.pop_front().map(|(_, _, mail)| mail));
             }
             let mails = batch.len() as u64;
-            match self.push(to, Delivery::Batch { from: self.me, mail: batch }) {
+            match self.push(to, Delivery::Batch { from: self.me, batch }) {
                 Ok(()) => self.counts.mails += mails,
-                Err(Delivery::Batch { mail, .. }) => {
+                Err(Delivery::Batch { batch, .. }) => {
                     self.mark_full(to);
-                    mail.into_iter().rev().for_each(|m| self.after.push_front((turn, to, m)));
+                    batch.mail.into_iter().rev().for_each(|m| self.after.push_front((turn, to, m)));
                     return;
                 }
                 Err(Delivery::Arrived { .. }) => unreachable!("a batch was pushed"),

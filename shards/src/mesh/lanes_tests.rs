@@ -12,8 +12,8 @@ fn number(mail: &Mail) -> u32 {
 
 fn drain(mailbox: &Mailbox) -> Vec<u32> {
     let mut all = Vec::new();
-    while let Some(Delivery::Batch { mail, .. }) = mailbox.pop() {
-        all.extend(mail.iter().map(number));
+    while let Some(Delivery::Batch { batch, .. }) = mailbox.pop() {
+        all.extend(batch.mail.iter().map(number));
     }
     all
 }

@@ -4,7 +4,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::sleep::SleepFlag;
 use crate::engine::ids::ShardId;
-use crate::engine::mail::{Mail, Parcel};
+use crate::engine::mail::Parcel;
+use crate::engine::packed::Batch;
 
 /// What lies in a mailbox.
 #[derive(Debug)]
@@ -14,7 +15,7 @@ pub enum Delivery {
         /// The sender.
         from: ShardId,
         /// At least one mail, in the order sent.
-        mail: Vec<Mail>,
+        batch: Batch,
     },
     /// A connection that moved here. Its descriptor is in the table of one of this shard's rings
     /// already.

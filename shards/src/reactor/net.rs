@@ -236,12 +236,12 @@ impl<M: Machine> NetTask<M> {
     fn take_deliveries(&mut self) {
         for _ in 0..TURN_DELIVERIES_MAX {
             match self.net.lanes.mailbox().pop() {
-                Some(Delivery::Batch { from, mut mail }) => {
-                    self.net.shared.stats(self.net.me).mails_received.add(mail.len() as u64);
-                    for mail in mail.drain(..) {
-                        self.feed(Input::Mail { from, mail });
+                Some(Delivery::Batch { from, mut batch }) => {
+                    self.net.shared.stats(self.net.me).mails_received.add(batch.len() as u64);
+                    for mail in batch.mail.drain(..) {
+                        self.feed(Input::Mail { from, mail, packed: &batch.packed });
                     }
-                    self.net.lanes.recycle(mail);
+                    self.net.lanes.recycle(batch);
                 }
                 Some(Delivery::Arrived { ring, slot, parcel }) => {
                     let conn = self.net.arrive(ring, slot, parcel.peer.listener);

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use ringmain_mqtt::QoS;
 use ringmain_shards::boundary::{Control, Event};
 use ringmain_shards::engine::Machine;
 use ringmain_shards::engine::effects::{Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, ShardId};
 use ringmain_shards::engine::input::Input;
-use ringmain_shards::engine::mail::Mail;
-use ringmain_shards::engine::message::Message;
+use ringmain_shards::engine::message::Outgoing;
 use ringmain_shards::reactor::{self, Node, NodeConfig};
 
 use super::{Checked, Seen, write};
@@ -21,21 +18,8 @@ const REQUEST: u64 = 0;
 const REPLY: u64 = 1;
 const BOUNCE: u64 = 2;
 
-fn mail(what: u64, number: u64, data: Bytes) -> Mail {
-    Mail::Publish(Arc::new(Message {
-        data,
-        topic_at: 0,
-        topic_len: 0,
-        props_at: 0,
-        props_len: 0,
-        payload_at: 0,
-        publisher: number,
-        created_ms: what,
-        expiry_s: u32::MAX,
-        qos: QoS::AtMostOnce,
-        retain: false,
-        expiry_forwarded: false,
-    }))
+fn letter(what: u64, number: u64, payload: &[u8]) -> Outgoing<'_> {
+    Outgoing { publisher: number, ..Outgoing::internal("", payload, what, false) }
 }
 
 /// Sends what it gets to the shard that the first byte of the connection's stream names; that shard
@@ -60,19 +44,19 @@ impl Router {
             }
         };
         let number = u64::from(conn.generation) << 32 | u64::from(conn.index);
-        fx.send(self.targets[&conn], mail(REQUEST, number, Bytes::copy_from_slice(bytes)));
+        fx.send_publish(self.targets[&conn], &mut letter(REQUEST, number, bytes));
     }
 
-    fn on_mail(&mut self, from: ShardId, m: &Arc<Message>, fx: &mut Effects) {
+    fn on_mail(&mut self, from: ShardId, m: &Outgoing<'_>, fx: &mut Effects) {
         match m.created_ms {
-            REQUEST => fx.send(from, mail(REPLY, m.publisher, m.data.clone())),
+            REQUEST => fx.send_publish(from, &mut letter(REPLY, m.publisher, m.payload)),
             REPLY => {
                 let conn =
                     ConnId { index: m.publisher as u32, generation: (m.publisher >> 32) as u32 };
-                write(fx, conn, &m.data);
+                write(fx, conn, m.payload);
             }
             BOUNCE if m.publisher == 0 => fx.events.push(Event::Drained { shard: self.me }),
-            _ => fx.send(from, mail(BOUNCE, m.publisher - 1, Bytes::new())),
+            _ => fx.send_publish(from, &mut letter(BOUNCE, m.publisher - 1, b"")),
         }
     }
 }
@@ -82,13 +66,16 @@ impl Machine for Router {
         self.checked.check(&input);
         match input {
             Input::Data { conn, bytes } => self.send_on(conn, bytes, fx),
-            Input::Mail { from, mail: Mail::Publish(m) } => self.on_mail(from, &m, fx),
+            Input::Mail { from, mail, packed } => {
+                let m = mail.publish(packed).expect("routers only send publishes");
+                self.on_mail(from, &m, fx);
+            }
             Input::Closed { conn, .. } => {
                 self.targets.remove(&conn);
             }
             Input::Control(Control::Stats { token }) => {
                 let peer = ShardId((self.me.0 + 1) % self.shards);
-                fx.send(peer, mail(BOUNCE, token, Bytes::new()));
+                fx.send_publish(peer, &mut letter(BOUNCE, token, b""));
             }
             _ => {}
         }

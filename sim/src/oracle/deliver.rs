@@ -309,6 +309,19 @@ impl Oracle {
         let any = s.last_seq.get(&by_any).copied().unwrap_or(0);
         s.last_seq.insert(by_any, any.max(msg.seq));
         let (me, you) = (s.device, msg.device);
+        if p.qos > 0 {
+            let acked = s.last_acked_seq.entry(msg.device).or_default();
+            *acked = msg.seq.max(*acked);
+        } else {
+            // Only QoS 0 may overtake: it does not wait for the window. [S-23]
+            let acked = s.last_acked_seq.get(&msg.device).copied().unwrap_or(0);
+            insist!(
+                acked < msg.seq,
+                "order S-81",
+                "device {me} got message {id}, {you}'s {}., after {you}'s {acked}. with a higher QoS",
+                msg.seq
+            );
+        }
         insist!(
             same < msg.seq,
             "order S-80",

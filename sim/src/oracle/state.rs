@@ -301,6 +301,8 @@ pub(crate) struct Session {
     pub(crate) in_qos2: HashMap<u16, bool>,
     /// Last in the publisher's order, by publisher, its QoS, that of the copy, and topic (or all).
     pub(crate) last_seq: HashMap<(usize, u8, u8, String), u64>,
+    /// Last copy with QoS 1 or 2, by publisher.
+    pub(crate) last_acked_seq: HashMap<usize, u64>,
     /// Retained messages last seen, by topic and QoS.
     pub(crate) last_retained: HashMap<(String, u8), MsgId>,
     pub(crate) replays_due: Vec<ReplayDue>,
@@ -344,6 +346,7 @@ impl Session {
             next_order: 0,
             in_qos2: HashMap::new(),
             last_seq: HashMap::new(),
+            last_acked_seq: HashMap::new(),
             last_retained: HashMap::new(),
             replays_due: Vec::new(),
             replays: Vec::new(),

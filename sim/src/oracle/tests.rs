@@ -262,6 +262,26 @@ fn order_of_a_publisher_is_kept() {
 }
 
 #[test]
+fn qos_0_may_overtake_and_is_not_overtaken() {
+    // [S-81] [S-23]
+    let publishes = |b: &mut Bench| {
+        b.subscribe(1);
+        b.publish(message(1, 0, 0));
+        b.publish(message(2, 1, 2));
+        b.publish(message(3, 0, 0));
+    };
+    let mut b = Bench::new();
+    publishes(&mut b);
+    b.deliver(0, message(1, 0, 0)).expect("first");
+    b.deliver(0, message(3, 0, 0)).expect("past the window");
+    b.deliver(0, message(2, 1, 1)).expect("has room again");
+    let mut b = Bench::new();
+    publishes(&mut b);
+    b.deliver(0, message(2, 1, 1)).expect("first");
+    assert_eq!(rule(b.deliver(0, message(1, 0, 0))), "order S-81");
+}
+
+#[test]
 fn window_and_packet_ids_are_watched() {
     // [S-21] [S-37]
     let mut b = Bench::new();

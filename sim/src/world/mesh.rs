@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use ringmain_shards::engine::ids::ShardId;
 use ringmain_shards::engine::mail::Mail;
+use ringmain_shards::engine::packed;
 
 /// The mail of one turn to one receiver.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(crate) struct Batch {
     /// The sender.
     pub(crate) from: usize,
     /// At least one.
-    pub(crate) mails: Vec<Mail>,
+    pub(crate) letters: packed::Batch,
 }
 
 /// Says when everything that was under way at some moment has had its effect.
@@ -97,11 +98,17 @@ impl Mesh {
     }
 
     /// Sends the batch of one turn. Returns whether the receiver's mailbox had no room.
-    pub(crate) fn send(&mut self, from: usize, to: usize, turn: u64, mails: Vec<Mail>) -> bool {
-        if mails.is_empty() {
+    pub(crate) fn send(
+        &mut self,
+        from: usize,
+        to: usize,
+        turn: u64,
+        letters: packed::Batch,
+    ) -> bool {
+        if letters.is_empty() {
             return false;
         }
-        let batch = Batch { seq: self.epochs.born(), turn, from, mails };
+        let batch = Batch { seq: self.epochs.born(), turn, from, letters };
         if self.outboxes[from][to].is_empty() && self.mailboxes[to].len() < self.cap {
             self.mailboxes[to].push_back(batch);
             return false;
@@ -145,7 +152,7 @@ impl Mesh {
                 break;
             }
             if let Some((turn, to, mail, seq)) = self.after[from].pop_front() {
-                let batch = Batch { seq, turn, from, mails: vec![mail] };
+                let batch = Batch { seq, turn, from, letters: mail.into() };
                 self.mailboxes[to.index()].push_back(batch);
             }
         }
@@ -181,7 +188,7 @@ mod tests {
     use super::*;
 
     fn turn(mesh: &mut Mesh, from: usize, to: usize, turn: u64) -> bool {
-        mesh.send(from, to, turn, vec![Mail::StatsAsk])
+        mesh.send(from, to, turn, Mail::StatsAsk.into())
     }
 
     #[test]

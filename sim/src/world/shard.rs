@@ -8,7 +8,7 @@ use ringmain_shards::engine::Machine;
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
-use ringmain_shards::engine::mail::{Mail, Parcel};
+use ringmain_shards::engine::mail::Parcel;
 
 use super::net::{ClientEnd, NetId, Place};
 use super::{Seen, World};
@@ -278,12 +278,13 @@ impl<M: Machine> World<M> {
     fn feed_mail(&mut self, s: usize, now: Now) {
         let Some(mut batch) = self.mesh.receive(s) else { return };
         if let Some(plant) = self.plant {
-            plant.on_mail(&mut batch.mails, &mut self.rng);
+            plant.on_mail(&mut batch.letters.mail, &mut self.rng);
         }
         let from = ShardId(batch.from as u16);
         let shard = &mut self.shards[s];
-        for mail in batch.mails {
-            shard.machine.handle(now, Input::Mail { from, mail }, &mut shard.fx);
+        let packed = &batch.letters.packed;
+        for mail in batch.letters.mail {
+            shard.machine.handle(now, Input::Mail { from, mail, packed }, &mut shard.fx);
         }
         self.mesh.epochs.died(batch.seq);
     }
@@ -346,9 +347,8 @@ impl<M: Machine> World<M> {
         let shard = &mut self.shards[s];
         let turn = shard.turn;
         let mut fx = std::mem::take(&mut shard.fx);
-        for (to, mails) in fx.mail.iter_mut().enumerate() {
-            let mails: Vec<Mail> = std::mem::take(mails);
-            if self.mesh.send(s, to, turn, mails) {
+        for (to, letters) in fx.mail.iter_mut().enumerate() {
+            if self.mesh.send(s, to, turn, std::mem::take(letters)) {
                 fx.lanes_full.insert(ShardId(to as u16));
             }
         }

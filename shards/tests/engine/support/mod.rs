@@ -21,8 +21,9 @@ use ringmain_shards::engine::counters::{Counters, Gauges};
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
-use ringmain_shards::engine::mail::{Mail, Parcel};
+use ringmain_shards::engine::mail::Parcel;
 use ringmain_shards::engine::node::NodeShared;
+use ringmain_shards::engine::packed::Batch;
 use ringmain_shards::engine::{Machine, Shard};
 
 const HASH_SEED: u64 = 7;
@@ -55,7 +56,7 @@ pub(crate) struct Wire {
 }
 
 enum Inbox {
-    Mail(ShardId, Mail),
+    Mail(ShardId, Batch),
     Arrived(usize, Box<Parcel>),
 }
 
@@ -381,7 +382,10 @@ impl Node {
             Inbox::Arrived(wire, parcel) => Err((self.place(shard, wire), parcel)),
         });
         self.turn(shard, &mut |shard, now, fx| match item.take() {
-            Some(Ok((from, mail))) => shard.handle(now, Input::Mail { from, mail }, fx),
+            Some(Ok((from, mut letter))) => {
+                let mail = letter.mail.pop().expect("a letter has one mail");
+                shard.handle(now, Input::Mail { from, mail, packed: &letter.packed }, fx);
+            }
             Some(Err((conn, parcel))) => shard.handle(now, Input::Arrived { conn, parcel }, fx),
             None => {}
         });
@@ -431,11 +435,13 @@ impl Node {
         let from = ShardId(shard as u16);
         for (to, list) in fx.mail.iter_mut().enumerate() {
             assert!(list.is_empty() || to != shard, "a shard does not write to itself");
-            self.hosts[to].inbox.extend(list.drain(..).map(|mail| Inbox::Mail(from, mail)));
+            self.hosts[to]
+                .inbox
+                .extend(list.take_letters().map(|letter| Inbox::Mail(from, letter)));
         }
         for (to, mail) in fx.mail_after.drain(..) {
             assert_ne!(to, from, "a shard does not write to itself");
-            self.hosts[to.index()].inbox.push_back(Inbox::Mail(from, mail));
+            self.hosts[to.index()].inbox.push_back(Inbox::Mail(from, mail.into()));
         }
         self.events.append(&mut fx.events);
         self.hosts[shard].fx.lanes_full = lanes_full;
