@@ -191,6 +191,15 @@ fn scenario(out: &mut String, file: &Value) {
             ),
         );
     }
+    let void: u64 = list(&results["summary"]).iter().filter_map(|s| s["void"].as_u64()).sum();
+    if void > 0 {
+        put(
+            out,
+            format_args!(
+                "<p class=\"missed\">{void} runs are void: the generator says why in the file.</p>\n"
+            ),
+        );
+    }
     for remark in list(&results["remarks"]) {
         put(out, format_args!("<p class=\"note\">{}</p>\n", text(remark)));
     }
