@@ -15,6 +15,15 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// A server may take this long to end after SIGTERM; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
+/// What Ringmain is told beside its defaults: no caps, as the peers have none. Without it a session
+/// queues 1,000 messages and has 32 in flight, and a million retained topics are the most.
+const NO_CAPS: &[&str] = &[
+    "mqtt.max_inflight=65535",
+    "mqtt.max_mqueue_len=0",
+    "mqtt.max_mqueue_bytes=4294967296",
+    "retained.max_messages=0",
+];
+
 /// A server, and how it is set up.
 #[derive(Clone, Debug)]
 pub(crate) enum Contender {
@@ -98,7 +107,9 @@ impl Contender {
     pub(crate) fn config(&self, port: u16) -> String {
         match self {
             Self::Ringmain { shards, set } => {
-                format!("--shards {shards} --log warn {}", set.join(" ")).trim().to_owned()
+                let set = NO_CAPS.iter().copied().chain(set.iter().map(String::as_str));
+                let set: Vec<String> = set.map(|s| format!("--set {s}")).collect();
+                format!("--shards {shards} --log warn {}", set.join(" "))
             }
             Self::Peer(peer) => peer.config(port),
             Self::External(external) => format!("as it runs at {}", external.address),
@@ -137,9 +148,9 @@ impl Contender {
                 command.arg("serve").args(["--listen", &format!("tcp://127.0.0.1:{port}")]);
                 command.args(["--shards", &shards.to_string(), "--log", "warn"]);
                 command.arg("--data-dir").arg(scratch);
-                set.iter().for_each(|s| {
+                for s in NO_CAPS.iter().copied().chain(set.iter().map(String::as_str)) {
                     command.args(["--set", s]);
-                });
+                }
                 command
             }
             Self::Peer(peer) => {

@@ -26,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) report: Option<Report>,
     /// Why the run is not clean; empty if it is.
     pub(crate) problems: Vec<String>,
+    /// Why the generator could not measure as it should: the host's fault, not the server's.
+    pub(crate) void: Vec<String>,
 }
 
 impl Load {
@@ -96,11 +98,12 @@ impl Load {
             let said = std::fs::read_to_string(self.scratch.0.join("err")).unwrap_or_default();
             let said = said.trim().replace('\n', " | ");
             let problems = vec![format!("{}: {said}", self.what)];
-            return Ok(Found { report: None, problems });
+            return Ok(Found { report: None, problems, void: Vec::new() });
         };
         let report: Report = serde_json::from_slice(&json)
             .map_err(|e| io::Error::other(format!("{}: its report: {e}", self.what)))?;
-        Ok(Found { problems: report.problems.clone(), report: Some(report) })
+        let (problems, void) = (report.problems.clone(), report.void.clone());
+        Ok(Found { problems, void, report: Some(report) })
     }
 }
 

@@ -9,6 +9,7 @@ mod contender;
 mod crossing;
 mod floor_server;
 mod load;
+mod page;
 mod peers;
 mod results;
 mod scenario;
@@ -46,6 +47,8 @@ enum Command {
     Floor(Options),
     /// CPU a message with one shard, and with two at 0, 50 and 100 % crossing.
     Crossing(crossing::Crossing),
+    /// One page with plots from the results.
+    Page(page::Page),
     /// The brokers to compare with: install, list, show their configuration.
     Peers(peers::Peers),
     /// The bare server itself.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Cost(options) => run_named("idle-15k", &options),
         Command::Floor(options) => run_named("floor", &options),
         Command::Crossing(c) => c.run(),
+        Command::Page(c) => c.run(),
         Command::Peers(c) => c.run(),
         Command::FloorServer(c) => c.run(),
     };

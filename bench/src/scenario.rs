@@ -8,6 +8,7 @@ pub(crate) mod outcome;
 pub(crate) mod run;
 pub(crate) mod traffic;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -217,6 +218,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) contender: &'a Contender,
     pub(crate) scale: Scale,
     pub(crate) port: u16,
+    /// Why figures of this measurement are not to be trusted: the generator's own reasons.
+    pub(crate) void: RefCell<Vec<String>>,
 }
 
 impl Cx<'_> {
@@ -230,11 +233,11 @@ impl Cx<'_> {
             .map_err(|e| Failure::Contender(format!("did not start: {e}")))
     }
 
-    /// Starts the contender with further `--set` options, if it is Ringmain.
+    /// Starts the contender with so many shards and further `--set` options, if it is Ringmain.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(crate) fn start_with(&self, shards: usize, more: &[&str]) -> Result<Running, Failure> {
+    pub(crate) fn start_sharded(&self, shards: usize, more: &[&str]) -> Result<Running, Failure> {
         let Contender::Ringmain { set, .. } = self.contender else { return self.start() };
         let set = set.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect();
         Contender::Ringmain { shards, set }
@@ -263,7 +266,7 @@ impl Cx<'_> {
     /// What went wrong, and how the contender ended if it did.
     pub(crate) fn load(&self, server: &mut Running, args: &[String]) -> Result<Report, Failure> {
         let load = self.begin(server, args)?;
-        let found = load.wait(LOAD_MAX)?;
+        let found = load.wait(self.scale.pick(LOAD_MAX, LOAD_MAX_QUICK))?;
         self.clean(server, found)
     }
 
@@ -284,6 +287,7 @@ impl Cx<'_> {
         if let Err(death) = server.check_alive(&self.contender.name()) {
             return fails(death.to_string());
         }
+        self.void.borrow_mut().extend(found.void);
         match found.report {
             Some(report) if found.problems.is_empty() => Ok(report),
             Some(_) => fails(found.problems.join("; ")),
@@ -310,6 +314,7 @@ impl Cx<'_> {
 
 /// A generator that takes longer has lost its broker.
 const LOAD_MAX: Duration = Duration::from_secs(300);
+const LOAD_MAX_QUICK: Duration = Duration::from_secs(40);
 
 /// What a figure of the server's process grew by from one moment to another; NaN where its process
 /// is not known.

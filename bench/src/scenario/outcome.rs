@@ -21,12 +21,14 @@ pub(crate) struct Run {
     pub(crate) figures: Figures,
     /// What the contender did wrong.
     pub(crate) failure: Option<String>,
+    /// Why the generator says that its figures are not to be trusted.
+    pub(crate) void: Vec<String>,
 }
 
 impl Run {
     pub(crate) fn new(case: &str, contender: &str, round: usize) -> Self {
         let (case, contender) = (case.to_owned(), contender.to_owned());
-        Self { case, contender, round, figures: Figures::new(), failure: None }
+        Self { case, contender, round, figures: Figures::new(), failure: None, void: vec![] }
     }
 }
 
@@ -47,6 +49,8 @@ struct Summary {
     /// Rounds that failed, and how the first of them did.
     failed: usize,
     failure: Option<String>,
+    /// Rounds whose figures are not to be trusted; they are in the medians all the same.
+    void: usize,
 }
 
 /// A target and what became of it.
@@ -154,6 +158,12 @@ impl Outcome {
                 format_args!("{} failed {} of {rounds}, {}: {why}", s.contender, s.failed, s.case),
             );
         }
+        let void = self.summary.iter().map(|s| s.void).sum::<usize>();
+        if void > 0 {
+            let first = self.runs.iter().find_map(|r| r.void.first());
+            let (of, why) = (self.runs.len(), first.map_or("", |w| w));
+            line(&mut out, format_args!("VOID: {void} of {of} runs, by the generator: {why}"));
+        }
         for t in &self.targets {
             let word = if t.held { "held" } else { "MISSED" };
             line(
@@ -196,6 +206,7 @@ fn summarize(case: &str, contender: &str, runs: &[Run]) -> Option<Summary> {
         figures: values.into_iter().map(|(k, v)| (k, Figure::of(&v))).collect(),
         failed: mine.iter().filter(|r| r.failure.is_some()).count(),
         failure: mine.iter().find_map(|r| r.failure.clone()),
+        void: mine.iter().filter(|r| !r.void.is_empty()).count(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Runs a scenario: contenders in turn, round after round, then the open loops.
 
+use std::cell::RefCell;
 use std::io;
 
 use clap::Args;
@@ -144,6 +145,7 @@ impl Race<'_> {
             contender: c,
             scale: self.scale,
             port: self.options.bench.port,
+            void: RefCell::default(),
         };
         let mut run = Run::new(&case.name, &name, round);
         match self.scenario.measure(&cx, case) {
@@ -154,6 +156,8 @@ impl Race<'_> {
             }
             Err(Failure::Bench(e)) => return Err(e),
         }
+        run.void = cx.void.take();
+        run.void.iter().for_each(|why| eprintln!("  {name}, void: {why}"));
         self.runs.push(run);
         Ok(())
     }

@@ -2,12 +2,20 @@
 
 use std::io;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::child::{self, Scratch};
 use crate::scenario::{
-    Against, Case, Cx, Failure, FigureKind, Figures, Scale, Scenario, Target, less, more, target,
+    Against, Case, Cx, Failure, FigureKind, Figures, Scale, Scenario, Target, fails, less, more,
+    target,
 };
 
 pub(crate) struct Million;
+
+/// It ends by itself: connect, hold, a message to each, pairs, storm.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 impl Scenario for Million {
     fn name(&self) -> &'static str {
@@ -35,28 +43,42 @@ impl Scenario for Million {
         vec![Case::of(format!("{count} connections"), count)]
     }
 
-    fn measure(&self, cx: &Cx<'_>, _: &Case) -> Result<Figures, Failure> {
-        let known = Command::new(&cx.programs.load)
-            .args(["million", "--help"])
+    /// The command starts the broker itself, and its targets are its own; here they are told again
+    /// beside those of the other scenarios.
+    fn measure(&self, cx: &Cx<'_>, case: &Case) -> Result<Figures, Failure> {
+        let scratch = Scratch::new("million")?;
+        let json = scratch.0.join("report.json");
+        let mut command = Command::new(&cx.programs.load);
+        command
+            .args(["million", "--count", &case.count.to_string(), "--port", &cx.port.to_string()])
+            .args(["--hold", cx.scale.pick("600", "5"), "--duration", cx.scale.pick("30", "3")])
+            .arg("--broker")
+            .arg(&cx.programs.ringmain)
+            .args(["--quiet", "--json"])
+            .arg(&json)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        if !known.success() {
-            return Err(Failure::Bench(io::Error::other(
-                "this ringmain-load has no command `million`",
-            )));
+            .stdout(std::fs::File::create(scratch.0.join("out"))?)
+            .stderr(std::fs::File::create(scratch.0.join("err"))?);
+        let mut child = child::spawn(&mut command)?;
+        if !child::ended_within(&mut child, PATIENCE) {
+            child::end(&mut child, Duration::from_secs(60));
+            return fails(format!("not done after {} s", PATIENCE.as_secs()));
         }
-        Err(Failure::Bench(io::Error::other("its report is not read yet")))
+        let Ok(report) = std::fs::read(&json) else {
+            let said = std::fs::read_to_string(scratch.0.join("err")).unwrap_or_default();
+            return Err(Failure::Bench(io::Error::other(said.trim().to_owned())));
+        };
+        let report: Value = serde_json::from_slice(&report).map_err(io::Error::from)?;
+        read(&report)
     }
 
     fn targets(&self) -> &'static [Target] {
         const {
             &[
-                target("", "connect_s", Against::AtMost(60.0)),
-                target("", "user_gb", Against::AtMost(0.4)),
-                target("", "keepalive_share", Against::AtMost(0.02)),
-                target("", "storm_s", Against::AtMost(120.0)),
+                target("1000000", "connect_s", Against::AtMost(60.0)),
+                target("1000000", "user_gb", Against::AtMost(0.4)),
+                target("1000000", "keepalive_share", Against::AtMost(0.02)),
+                target("1000000", "storm_s", Against::AtMost(120.0)),
             ]
         }
     }
@@ -67,5 +89,52 @@ impl Scenario for Million {
 
     fn peers_take_part(&self) -> bool {
         false
+    }
+}
+
+/// The figures in the report of the command.
+fn read(report: &Value) -> Result<Figures, Failure> {
+    let run = &report["run"];
+    let problems = run["problems"].as_array().map_or(&[][..], Vec::as_slice);
+    if !problems.is_empty() {
+        let words: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+        return fails(words.join("; "));
+    }
+    let stages = run["stages"].as_array().map_or(&[][..], Vec::as_slice);
+    let stage = |name: &str| stages.iter().find(|s| s["name"] == name).unwrap_or(&Value::Null);
+    let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
+    let hold = stage("keep alive");
+    let cpu = |moment: &str| number(&hold[moment]["cpu_ns"]);
+    let keep_alive_s = (cpu("broker_after") - cpu("broker_before")) / 1e9;
+    Ok(Figures::from([
+        ("connections", number(&report["count"])),
+        ("connect_s", number(&run["connect_s"])),
+        ("user_gb", number(&stage("connect")["broker_after"]["anonymous"]) / 1e9),
+        ("keepalive_share", keep_alive_s / number(&hold["seconds"])),
+        ("storm_s", number(&stage("storm")["recovery_s"])),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_a_million_is_read() {
+        let report = serde_json::json!({"count": 1000, "run": {
+            "connect_s": 2.0, "problems": [],
+            "stages": [
+                {"name": "connect", "broker_after": {"anonymous": 300_000_000}},
+                {"name": "keep alive", "seconds": 10.0,
+                 "broker_before": {"cpu_ns": 5}, "broker_after": {"cpu_ns": 100_000_005}},
+                {"name": "storm", "recovery_s": 7.0},
+            ]
+        }});
+        let Ok(figures) = read(&report) else { panic!("a clean report") };
+        assert_eq!(figures["user_gb"], 0.3);
+        assert_eq!(figures["keepalive_share"], 0.01);
+        assert_eq!(figures["storm_s"], 7.0);
+        let lossy = serde_json::json!({"run": {"problems": ["3 messages lost"]}});
+        assert!(matches!(read(&lossy), Err(Failure::Contender(why)) if why == "3 messages lost"));
     }
 }

@@ -52,7 +52,7 @@ impl Scenario for Shards {
     fn measure(&self, cx: &Cx<'_>, case: &Case) -> Result<Figures, Failure> {
         // More shards than cores: pinned ones would stand in each other's way.
         let pinned = if case.count > 2 { "node.pin_cores=false" } else { "node.pin_cores=true" };
-        let mut server = cx.start_with(case.count as usize, &[SYS_INTERVAL, pinned])?;
+        let mut server = cx.start_sharded(case.count as usize, &[SYS_INTERVAL, pinned])?;
         let watch = Watch::start(server.address)?;
         let args = Case::command("", &format!("pair -c {PAIRS} -s 42 -F 4")).args;
         let report = cx.load(&mut server, &traffic::timed(cx, &args))?;
