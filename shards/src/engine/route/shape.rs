@@ -222,7 +222,7 @@ impl LevelHasher {
 fn slashes8(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let x = word ^ 0x2f2f_2f2f_2f2f_2f2f;
-    let zeros = !((x & LOW) + LOW | x | LOW);
+    let zeros = !(((x & LOW) + LOW) | x | LOW);
     (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
@@ -243,7 +243,7 @@ fn slashes(b: &[u8]) -> u64 {
 #[inline]
 fn read8_near(b: &[u8], at: usize) -> u64 {
     let from = at.min(b.len() - 8);
-    read8(b, from) >> (8 * (at - from) & 63)
+    read8(b, from) >> ((8 * (at - from)) & 63)
 }
 
 /// The first `n` of eight bytes, or all.
