@@ -9,6 +9,7 @@ mod crossing;
 mod floor;
 mod floor_server;
 mod load;
+mod model;
 mod results;
 mod table;
 
@@ -34,6 +35,8 @@ enum Command {
     Crossing(crossing::Crossing),
     /// CPU a message beside a bare io_uring server that moves the same bytes.
     Floor(floor::Floor),
+    /// What 1 to 64 cores would do, from runs with one and two shards.
+    Model(model::Model),
     /// The bare server itself.
     FloorServer(floor_server::FloorServer),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Cost(c) => c.run(),
         Command::Crossing(c) => c.run(),
         Command::Floor(c) => c.run(),
+        Command::Model(c) => c.run(),
         Command::FloorServer(c) => c.run(),
     };
     match result {
