@@ -9,6 +9,7 @@ mod contender;
 mod crossing;
 mod floor_server;
 mod load;
+mod model;
 mod page;
 mod peers;
 mod results;
@@ -47,6 +48,8 @@ enum Command {
     Floor(Options),
     /// CPU a message with one shard, and with two at 0, 50 and 100 % crossing.
     Crossing(crossing::Crossing),
+    /// What 1 to 64 cores would do, from runs with one and two shards.
+    Model(model::Model),
     /// One page with plots from the results.
     Page(page::Page),
     /// The brokers to compare with: install, list, show their configuration.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Cost(options) => run_named("idle-15k", &options),
         Command::Floor(options) => run_named("floor", &options),
         Command::Crossing(c) => c.run(),
+        Command::Model(c) => c.run(),
         Command::Page(c) => c.run(),
         Command::Peers(c) => c.run(),
         Command::FloorServer(c) => c.run(),

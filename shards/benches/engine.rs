@@ -4,15 +4,20 @@
 //! ```sh
 //! cargo bench -p ringmain-shards --bench engine                     # ns
 //! cargo bench -p ringmain-shards --bench engine -- --instructions   # also instructions (valgrind)
+//! cargo bench -p ringmain-shards --bench engine -- --counts         # instructions alone, as data
 //! ```
 //!
-//! Times depend on the machine and on who else uses it. Instruction counts do not: compare those.
+//! Times depend on the machine and on who else uses it. Instruction counts do not: `cargo xtask ci
+//! instructions` compares those with benches/instructions.toml.
+
+mod steps;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
+use ringmain_mqtt::Version;
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::effects::{Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
@@ -34,13 +39,27 @@ const COUNTED: usize = 8_000;
 /// A scenario: its name, what one operation is, and how it is set up.
 type Scenario = (&'static str, &'static str, fn() -> Bench);
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 14] = [
     ("p2p-qos0", "publish → deliver, QoS 0", || p2p(0, 1)),
     ("p2p-qos1", "publish → deliver, QoS 1, with both PUBACKs", || p2p(1, 1)),
     ("cross-qos0", "publish → mail → deliver, QoS 0", || p2p(0, 2)),
     ("burst-qos0", "16 publishes in one receive, each", burst),
     ("fanout-qos0", "one delivery of 1,000", fan_out),
     ("connect", "connect, subscribe, disconnect", connects),
+    ("decode-v311", "decode a PUBLISH, MQTT 3.1.1", || {
+        step(1, steps::decode_publish(Version::V311))
+    }),
+    ("decode-v5", "decode a PUBLISH, MQTT 5", || step(1, steps::decode_publish(Version::V5))),
+    ("encode-v5", "encode the head of a PUBLISH", || step(1, steps::encode_publish(Version::V5))),
+    ("route-lookup", "shards for a topic, 20,000 routes", || {
+        step(steps::TOPICS, steps::route_lookup())
+    }),
+    ("route-churn", "a route in and out", || step(1, steps::route_churn())),
+    ("index-match", "subscriptions for a topic, 20,000 filters", || {
+        step(steps::TOPICS, steps::index_matches())
+    }),
+    ("wheel-rearm", "a timer set anew among 100,000", || step(1, steps::wheel_rearm())),
+    ("mail-hop-16", "a message in a batch of 16", || step(16, steps::mail_hop(16))),
 ];
 
 fn main() {
@@ -50,8 +69,14 @@ fn main() {
     {
         let (.., make) = SCENARIOS.iter().find(|(n, ..)| n == name).expect("a scenario");
         let mut bench = make();
-        (bench.round)(&mut bench.world, COUNTED / 4); // warm
-        measured(&mut bench, COUNTED);
+        (bench.0)(COUNTED / 4); // warm
+        println!("{}", measured(&mut bench, COUNTED));
+        return;
+    }
+    if args.iter().any(|a| a == "--counts") {
+        for (name, ..) in SCENARIOS {
+            println!("{name} = {}", count(name));
+        }
         return;
     }
     let instructions = args.iter().any(|a| a == "--instructions");
@@ -88,19 +113,33 @@ fn count(name: &str) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let total =
         text.lines().find_map(|l| l.split("Collected :").nth(1)?.trim().parse::<f64>().ok());
-    total.map_or("?".to_owned(), |n| format!("{:.0}", n / COUNTED as f64))
+    // Steps that do many at a time do a few more than asked for.
+    let done: Option<f64> = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
+    total.zip(done).map_or("?".to_owned(), |(n, done)| format!("{:.0}", n / done))
 }
 
 /// What callgrind counts. Operations done.
 #[inline(never)]
 fn measured(bench: &mut Bench, operations: usize) -> usize {
-    (bench.round)(&mut bench.world, operations)
+    (bench.0)(operations)
 }
 
-struct Bench {
-    world: World,
-    /// Does so many operations, or a few more; says how many.
-    round: fn(&mut World, usize) -> usize,
+/// Does so many operations, or a few more; says how many.
+struct Bench(Box<dyn FnMut(usize) -> usize>);
+
+impl Bench {
+    fn new(mut world: World, round: fn(&mut World, usize) -> usize) -> Self {
+        Self(Box::new(move |operations| round(&mut world, operations)))
+    }
+}
+
+/// A step that does `each` operations at a time.
+fn step(each: usize, mut once: impl FnMut() + 'static) -> Bench {
+    Bench(Box::new(move |operations| {
+        let rounds = operations.div_ceil(each);
+        (0..rounds).for_each(|_| once());
+        rounds * each
+    }))
 }
 
 /// Shards, their scratch, and what clients have to say.
@@ -225,6 +264,10 @@ fn publish(topic: &str, qos: u8) -> Vec<u8> {
 
 /// Pairs; with two shards each pair crosses.
 fn p2p(qos: u8, shards: usize) -> Bench {
+    Bench::new(pairs(qos, shards), in_turns)
+}
+
+fn pairs(qos: u8, shards: usize) -> World {
     let mut world = World::new(shards);
     for pair in 0..PAIRS {
         let (home, from) = (pair % shards, (pair + 1) % shards);
@@ -236,29 +279,31 @@ fn p2p(qos: u8, shards: usize) -> Bench {
         (0..shards).for_each(|s| world.end_turn(s));
     }
     world.publishes.sort_by_key(|(shard, ..)| *shard);
-    let round = |world: &mut World, operations: usize| {
-        let publishes = std::mem::take(&mut world.publishes);
-        let mut done = 0;
-        while done < operations {
-            for turn in publishes.chunks(TURN) {
-                for (shard, conn, bytes) in turn {
-                    world.feed(*shard, Input::Data { conn: *conn, bytes });
-                }
-                done += turn.len();
-                (0..world.shards.len()).for_each(|s| world.end_turn(s));
+    world
+}
+
+/// All publish once, so many in a turn, until it is enough.
+fn in_turns(world: &mut World, operations: usize) -> usize {
+    let publishes = std::mem::take(&mut world.publishes);
+    let mut done = 0;
+    while done < operations {
+        for turn in publishes.chunks(TURN) {
+            for (shard, conn, bytes) in turn {
+                world.feed(*shard, Input::Data { conn: *conn, bytes });
             }
+            done += turn.len();
+            (0..world.shards.len()).for_each(|s| world.end_turn(s));
         }
-        world.publishes = publishes;
-        done
-    };
-    Bench { world, round }
+    }
+    world.publishes = publishes;
+    done
 }
 
 /// Pairs whose publishers have 16 packets in one receive.
 fn burst() -> Bench {
-    let mut bench = p2p(0, 1);
-    bench.world.publishes.iter_mut().for_each(|(.., bytes)| *bytes = bytes.repeat(TURN));
-    bench.round = |world, operations| {
+    let mut world = pairs(0, 1);
+    world.publishes.iter_mut().for_each(|(.., bytes)| *bytes = bytes.repeat(TURN));
+    Bench::new(world, |world, operations| {
         let publishes = std::mem::take(&mut world.publishes);
         let mut done = 0;
         while done < operations {
@@ -272,8 +317,7 @@ fn burst() -> Bench {
         }
         world.publishes = publishes;
         done
-    };
-    bench
+    })
 }
 
 fn fan_out() -> Bench {
@@ -297,7 +341,7 @@ fn fan_out() -> Bench {
         world.publishes.push((shard, conn, bytes));
         done
     };
-    Bench { world, round }
+    Bench::new(world, round)
 }
 
 fn connects() -> Bench {
@@ -322,5 +366,5 @@ fn connects() -> Bench {
         }
         done
     };
-    Bench { world: World::new(1), round }
+    Bench::new(World::new(1), round)
 }

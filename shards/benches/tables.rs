@@ -1,5 +1,10 @@
 //! The engine's tables against the candidates that they were chosen from (decision records 0010 to
-//! 0013). `cargo bench -p ringmain-shards --bench tables [-- route|subs|wheel|retained] [millions]`
+//! 0013), and against their targets.
+//!
+//! ```sh
+//! cargo bench -p ringmain-shards --bench tables -- [route|subs|wheel|retained] [MILLIONS]
+//! cargo bench -p ringmain-shards --bench tables -- route 10   # the targets of the route table
+//! ```
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use ringmain_shards::engine::ids::{ShardId, ShardSet};
@@ -52,7 +57,10 @@ impl Cpu {
 }
 
 fn report(what: &str, count: usize, start: Cpu) {
-    let ns = start.elapsed_ns() as f64 / count as f64;
+    report_ns(what, start.elapsed_ns() as f64 / count as f64);
+}
+
+fn report_ns(what: &str, ns: f64) {
     println!("  {what:<52} {ns:>9.1} ns {:>8.2} M/s", 1e3 / ns);
 }
 
@@ -87,13 +95,22 @@ fn route(n: usize) {
     let shards = 64;
     let table = Arc::new(RouteTable::new(shards, SEED));
     let mut writers: Vec<_> = (0..shards).map(|s| table.writer(ShardId(s as u16))).collect();
-    let start = Cpu::now();
-    for i in 0..n {
-        writers[i % shards].insert(&filter(i)).expect("room");
+    // Texts by the thousand, so that making them is not measured and their memory not shared.
+    let mut spent = 0;
+    for from in (0..n).step_by(1000) {
+        let filters: Vec<String> = (from..n.min(from + 1000)).map(filter).collect();
+        let start = Cpu::now();
+        for (i, filter) in (from..).zip(&filters) {
+            writers[i % shards].insert(filter).expect("room");
+        }
+        spent += start.elapsed_ns();
     }
-    report("shared shape-hash: insert", n, start);
+    let start = Cpu::now();
     while writers.iter_mut().fold(false, |more, w| w.maintain(1 << 16) | more) {}
-    bytes_each("shared shape-hash: memory a route", table.bytes(), table.len());
+    spent += start.elapsed_ns();
+    report_ns("shared shape-hash: insert, growth included", spent as f64 / n as f64);
+    let beside: usize = writers.iter().map(|w| w.bytes()).sum();
+    bytes_each("shared shape-hash: memory a route", table.bytes() + beside, table.len());
     let topics = topics(n);
     let look = || {
         let mut found = 0;
@@ -375,7 +392,30 @@ fn retained(n: usize) {
         );
     }
     drop(store);
+    one_by_plus(n);
     retained_sorted(&messages);
+}
+
+/// A subscription with `+` that finds ten messages, among more and more that it does not.
+fn one_by_plus(n: usize) {
+    for stored in [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|stored| *stored <= n) {
+        let mut store = RetainedStore::new(usize::MAX, usize::MAX, SEED);
+        for i in 0..stored {
+            let topic = format!("site/{}/dev/{}/temp", i / 10, i % 10);
+            store.set(Outgoing::internal(&topic, b"21.5", 0, true).own()).expect("room");
+        }
+        let mut rng = fastrand::Rng::with_seed(SEED);
+        let filters: Vec<String> =
+            (0..10_000).map(|_| format!("site/{}/dev/+/temp", rng.usize(..stored / 10))).collect();
+        let mut out = Vec::new();
+        let start = Cpu::now();
+        for filter in &filters {
+            let mut cursor = RetainedCursor::default();
+            while !store.page(filter, &mut cursor, 64, 1 << 20, 0, &mut out) {}
+        }
+        report(&format!("`+` that finds 10 of {stored}"), filters.len(), start);
+        assert_eq!(out.len(), 10 * filters.len());
+    }
 }
 
 /// The alternative to the tree of levels: topics in order, a cursor being a topic.

@@ -8,5 +8,6 @@
 
 pub mod boundary;
 pub mod engine;
+mod mem;
 pub mod mesh;
 pub mod reactor;

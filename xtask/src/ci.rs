@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::counts::{Counts, Format};
 use crate::process::Job;
-use crate::{checked, deps, needs, pages, root, sources, statements};
+use crate::{checked, deps, instructions, needs, pages, root, sources, statements};
 
 /// What a step runs.
 enum Run {
@@ -124,6 +124,13 @@ const STEPS: &[Step] = &[
         Format::Libtest,
         When::File("tests/limits/run.sh"),
         20,
+    ),
+    step(
+        "instructions",
+        Run::Own(instructions::check),
+        Format::None,
+        When::Probe("valgrind --version", "valgrind could not be installed: cargo xtask needs"),
+        30,
     ),
     step("simulator", shell(SIM), Format::None, When::File("sim/Cargo.toml"), 15),
     step("planted bugs", shell(PLANTS), Format::None, When::File("sim/Cargo.toml"), 15),

@@ -3,6 +3,7 @@
 mod ci;
 mod counts;
 mod deps;
+mod instructions;
 mod needs;
 mod pages;
 mod process;
@@ -20,6 +21,12 @@ const COMMANDS: &[Command] = &[
     ("ci", "[--list] [STEP...]", "everything that CI runs, or only these steps", ci::run),
     ("needs", "", "install the system packages that the tests need", needs::run),
     ("tools", "", "install cargo-nextest and cargo-deny with cargo install --locked", needs::tools),
+    (
+        "instructions",
+        "[--update]",
+        "instructions of the engine's operations against the baseline, or a new one",
+        instructions::run,
+    ),
     ("deps", "", "which crate may depend on which, licences, origins", deps::run),
     ("pages", "", "whether what docs/ARCHITECTURE.md and the guides name exists", pages::run),
     ("sources", "", "what the sources of a crate may name", sources::run),

@@ -11,39 +11,72 @@
 //! once more if `level` changed meanwhile.
 
 use super::RouteTableFull;
+use super::own::Own;
 use super::slots::{
-    Bit, Bucket, FP_BITS, Key, LEVEL_MAX, Line, SLOTS, lines_per_bucket, tags_may_have, tags_passed,
+    Bit, Bucket, FP_BITS, Key, LEVEL_MAX, SLOTS, lines_per_bucket, tags_may_have, tags_passed,
 };
 use super::sync::{
-    AtomicI64, AtomicU32, AtomicU64,
+    AtomicI64, AtomicU32, AtomicU64, Line, Lines,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use crate::engine::ids::ShardSet;
+use crate::mem;
 use std::sync::OnceLock;
 
 /// Buckets that one fingerprint can be in. At the load that triggers growth, 16 full ones in a row
 /// are not seen; if they are, the table grows.
 const PATH_MAX: usize = 16;
 
-/// Buckets of its part that a shard goes through in each insert or remove while the table grows:
-/// enough to be done long before the next growth.
-pub(super) const SCAN_PER_CHANGE: usize = 128;
+/// Buckets with bits of its own that a shard goes through in each insert or remove while the table
+/// grows: enough to be done long before the next growth, which a third more routes bring about.
+pub(super) const SCAN_PER_CHANGE: usize = 16;
 
-/// log2 of the buckets allocated at once: 128 KiB with up to 64 shards, some 10 µs of zeroing.
+/// log2 of the buckets allocated at once: 128 KiB with up to 64 shards in small tables; and beyond
+/// `LARGE_BITS`, 2 MiB, a large page.
 #[cfg(not(ringmain_loom))]
 const CHUNK_BITS: u32 = 11;
+#[cfg(not(ringmain_loom))]
+const LARGE_BITS: u32 = 15;
 #[cfg(ringmain_loom)]
 const CHUNK_BITS: u32 = 0;
+#[cfg(ringmain_loom)]
+const LARGE_BITS: u32 = 0;
+
+/// Where a bucket is.
+#[derive(Clone, Copy)]
+struct Place {
+    chunk: usize,
+    /// Buckets before it in its chunk.
+    at: usize,
+    /// Buckets of its chunk.
+    of: usize,
+}
+
+impl Place {
+    #[inline]
+    fn of(index: usize) -> Self {
+        let large = index >> LARGE_BITS != 0;
+        let bits = if large { LARGE_BITS } else { CHUNK_BITS };
+        let skipped = if large { (1 << (LARGE_BITS - CHUNK_BITS)) - 1 } else { 0 };
+        let of = 1usize << bits;
+        Self { chunk: skipped + (index >> bits), at: index & (of - 1), of }
+    }
+}
 
 /// Tag words in a line.
 const TAGS: usize = 8;
 
 /// Percent of the slots in use beyond which the table grows; and while shards are still moving their
-/// bits, when those on the move count twice.
+/// bits, when those on the move count twice. With tags less: most of what is looked up there is not
+/// found, and each full bucket on the way costs as much again.
 #[cfg(not(ringmain_loom))]
 const LOAD: (i64, i64) = (75, 90);
+#[cfg(not(ringmain_loom))]
+const LOAD_TAGGED: (i64, i64) = (50, 75);
 #[cfg(ringmain_loom)]
 const LOAD: (i64, i64) = (60, 80);
+#[cfg(ringmain_loom)]
+const LOAD_TAGGED: (i64, i64) = LOAD;
 
 /// The level of a shard without a writer.
 const ABSENT: u32 = u32::MAX;
@@ -53,14 +86,21 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Debug)]
 struct Apart(AtomicU32);
 
+/// The line of tag words for a bucket and its neighbours, and which of them is its own.
+#[derive(Clone, Copy)]
+pub(super) struct Tags<'a> {
+    line: &'a [AtomicU64; TAGS],
+    at: usize,
+}
+
 #[derive(Debug)]
 pub(super) struct Grid {
     words: usize,
     base_bits: u32,
     level_max: u32,
-    /// Lines of tag words at the start of a chunk: 0 if buckets have none.
-    tag_lines: usize,
-    chunks: Box<[OnceLock<Box<[Line]>>]>,
+    /// Whether chunks begin with a tag word for each bucket.
+    tagged: bool,
+    chunks: Box<[OnceLock<Lines>]>,
     level: AtomicU32,
     settled: AtomicU32,
     live: AtomicI64,
@@ -78,6 +118,8 @@ pub(super) struct GridWriter {
     scan: Option<Scan>,
     /// Bits set.
     bits: usize,
+    /// The buckets that may have bits of this shard.
+    own: Own,
 }
 
 #[derive(Debug)]
@@ -93,9 +135,9 @@ impl Grid {
     /// most lookups are expected to find nothing.
     pub(super) fn new(shards: usize, base_bits: u32, level_max: u32, tagged: bool) -> Self {
         assert!(level_max <= LEVEL_MAX && base_bits >= CHUNK_BITS);
-        let chunks = buckets(base_bits, level_max).div_ceil(1 << CHUNK_BITS);
+        let chunks = Place::of(buckets(base_bits, level_max) - 1).chunk + 1;
         Self {
-            tag_lines: if tagged { (1usize << CHUNK_BITS).div_ceil(TAGS) } else { 0 },
+            tagged,
             words: shards.div_ceil(64),
             base_bits,
             level_max,
@@ -109,7 +151,14 @@ impl Grid {
 
     pub(super) fn writer(&self, shard: usize) -> Option<GridWriter> {
         self.shards[shard].0.compare_exchange(ABSENT, 0, AcqRel, Acquire).ok()?;
-        let mut w = GridWriter { shard, bit: Bit::new(shard), level: 0, scan: None, bits: 0 };
+        let mut w = GridWriter {
+            shard,
+            bit: Bit::new(shard),
+            level: 0,
+            scan: None,
+            bits: 0,
+            own: Own::default(),
+        };
         w.settle(self, self.level.fetch_or(0, AcqRel));
         Some(w)
     }
@@ -145,20 +194,56 @@ impl Grid {
         }
     }
 
-    /// Loads a word of the first place of a fingerprint, so that its miss overlaps with what is done
-    /// before [`collect`](Self::collect).
+    /// Asks for the lines that [`collect`](Self::collect) will look at first, so that their misses
+    /// overlap with each other and with what is done before. For a grid without tags.
     #[inline]
-    pub(super) fn touch(&self, fp: u64) {
-        let level = self.level.load(Acquire);
-        let bucket = self.bucket(self.place(level, fp, 0));
-        std::hint::black_box(bucket.map_or(0, |b| b.touch()));
+    pub(super) fn prefetch(&self, level: u32, fp: u64) {
+        debug_assert!(!self.tagged);
+        let place = Place::of(self.place(level, fp, 0));
+        let Some(chunk) = self.chunks.get(place.chunk).and_then(OnceLock::get) else { return };
+        self.in_chunk(chunk, place).lines.iter().for_each(mem::prefetch);
+        if self.words == 1 {
+            // One bucket in four sends on to its neighbour.
+            mem::prefetch(&chunk[place.at ^ usize::from(place.of > 1)]);
+        }
+    }
+
+    /// The tag words of the first two buckets to look at for a fingerprint, their line asked for; `None`
+    /// while nothing was ever written there. For a grid with tags.
+    #[inline]
+    pub(super) fn tags(&self, level: u32, fp: u64) -> Option<Tags<'_>> {
+        debug_assert!(self.tagged);
+        let first = self.place(level, fp, 0);
+        let place = Place::of(first);
+        let line = &self.chunks.get(place.chunk)?.get()?[place.at / TAGS].0;
+        mem::prefetch(line);
+        Some(Tags { line, at: place.at % TAGS })
+    }
+
+    /// As [`collect`](Self::collect) of one level, by what [`tags`](Self::tags) returned.
+    #[inline]
+    pub(super) fn collect_by(&self, tags: Tags<'_>, level: u32, fp: u64, out: &mut ShardSet) {
+        let Tags { line, at } = tags;
+        let (a, b) = (line[at].load(Acquire), line[at ^ 1].load(Acquire));
+        // One branch for both: that the first is passed is hard to predict, and nothing follows from it
+        // unless the second has the tag, or is passed itself.
+        let further = tags_passed(a) & (tags_may_have(b, fp) | tags_passed(b));
+        if tags_may_have(a, fp) | further {
+            self.collect_tagged(level, fp, out);
+        }
+    }
+
+    /// The level to look at first.
+    #[inline]
+    pub(super) fn level(&self) -> u32 {
+        self.level.load(Acquire)
     }
 
     /// Adds the shards that have `fp` at one of these levels.
     #[inline]
     pub(super) fn collect(&self, from: u32, to: u32, fp: u64, out: &mut ShardSet) {
         for level in from..=to {
-            if self.tag_lines == 0 {
+            if !self.tagged {
                 self.collect_path(level, fp, out);
             } else {
                 self.collect_tagged(level, fp, out);
@@ -167,15 +252,14 @@ impl Grid {
     }
 
     /// Goes along the path by the tag words, and to buckets only where one has the fingerprint's tag.
-    #[inline]
+    #[inline(never)]
     fn collect_tagged(&self, level: u32, fp: u64, out: &mut ShardSet) {
         for step in 0..PATH_MAX {
-            let index = self.place(level, fp, step);
-            let chunk = self.chunks.get(index >> CHUNK_BITS).and_then(OnceLock::get);
-            let Some(chunk) = chunk else { return };
-            let tags = tag_word(chunk, index).load(Acquire);
+            let place = Place::of(self.place(level, fp, step));
+            let Some(chunk) = self.chunks.get(place.chunk).and_then(OnceLock::get) else { return };
+            let tags = tag_word(chunk, place).load(Acquire);
             if tags_may_have(tags, fp) {
-                self.in_chunk(chunk, index).collect(fp, out);
+                self.in_chunk(chunk, place).collect(fp, out);
             }
             if !tags_passed(tags) {
                 return;
@@ -196,23 +280,30 @@ impl Grid {
     /// `None` while nothing was ever written there.
     #[inline]
     fn bucket(&self, index: usize) -> Option<Bucket<'_>> {
-        let chunk = self.chunks.get(index >> CHUNK_BITS)?.get()?;
-        Some(self.in_chunk(chunk, index))
+        let place = Place::of(index);
+        let chunk = self.chunks.get(place.chunk)?.get()?;
+        Some(self.in_chunk(chunk, place))
     }
 
     fn bucket_to_write(&self, index: usize) -> Bucket<'_> {
-        let chunk = self.chunks[index >> CHUNK_BITS].get_or_init(|| {
-            let lines = self.tag_lines + (lines_per_bucket(self.words) << CHUNK_BITS);
-            (0..lines).map(|_| Line::new()).collect()
+        let place = Place::of(index);
+        let chunk = self.chunks[place.chunk].get_or_init(|| {
+            Lines::zeroed(self.tag_lines(place) + lines_per_bucket(self.words) * place.of)
         });
-        self.in_chunk(chunk, index)
+        self.in_chunk(chunk, place)
+    }
+
+    /// Lines of tag words at the start of a chunk.
+    #[inline]
+    fn tag_lines(&self, place: Place) -> usize {
+        if self.tagged { place.of.div_ceil(TAGS) } else { 0 }
     }
 
     #[inline]
-    fn in_chunk<'a>(&self, chunk: &'a [Line], index: usize) -> Bucket<'a> {
+    fn in_chunk<'a>(&self, chunk: &'a [Line], place: Place) -> Bucket<'a> {
         let per = lines_per_bucket(self.words);
-        let at = self.tag_lines + (index & ((1 << CHUNK_BITS) - 1)) * per;
-        let tags = (self.tag_lines > 0).then(|| tag_word(chunk, index));
+        let at = self.tag_lines(place) + place.at * per;
+        let tags = self.tagged.then(|| tag_word(chunk, place));
         Bucket { lines: &chunk[at..at + per], words: self.words, tags }
     }
 
@@ -230,6 +321,10 @@ impl Grid {
         if step == 0 {
             return first;
         }
+        // The number of buckets is even but in a model's smallest table.
+        if step == 1 && buckets & 1 == 0 {
+            return first ^ 1;
+        }
         let stride = ((fp >> (FP_BITS - 16)) as usize) | 1;
         (((first + stride * (step / 2)) % buckets) ^ (step & 1)) % buckets
     }
@@ -237,7 +332,8 @@ impl Grid {
     /// Whether to grow.
     fn is_loaded(&self, level: u32) -> bool {
         let slots = (self.buckets(level) * SLOTS) as i64;
-        let percent = if self.settled.load(Relaxed) == level { LOAD.0 } else { LOAD.1 };
+        let (still, moving) = if self.tagged { LOAD_TAGGED } else { LOAD };
+        let percent = if self.settled.load(Relaxed) == level { still } else { moving };
         self.live.load(Relaxed) * 100 > slots * percent
     }
 
@@ -274,18 +370,23 @@ fn buckets(base_bits: u32, level: u32) -> usize {
 }
 
 #[inline]
-fn tag_word(chunk: &[Line], index: usize) -> &AtomicU64 {
-    let at = index & ((1 << CHUNK_BITS) - 1);
-    &chunk[at / TAGS].0[at % TAGS]
+fn tag_word(chunk: &[Line], place: Place) -> &AtomicU64 {
+    &chunk[place.at / TAGS].0[place.at % TAGS]
 }
 
 impl GridWriter {
+    /// Bytes held beside the grid.
+    pub(super) fn bytes(&self) -> usize {
+        self.own.bytes()
+    }
+
     /// Sets this shard's bit for `fp`, which is not set.
     pub(super) fn insert(&mut self, grid: &Grid, fp: u64) -> Result<(), RouteTableFull> {
         self.maintain(grid, SCAN_PER_CHANGE);
         loop {
             let level = self.write_level();
-            if self.set(grid, level, fp) {
+            if let Some(index) = self.set(grid, level, fp) {
+                self.own.insert(index);
                 self.bits += 1;
                 if grid.is_loaded(grid.level.load(Acquire)) {
                     grid.grow(grid.level.load(Acquire));
@@ -336,9 +437,13 @@ impl GridWriter {
             Some(scan) => scan,
             None => self.scan_to(grid, grid.level.load(Acquire)),
         };
-        let to = scan.left.saturating_sub(budget);
-        while scan.left > to {
-            if !self.move_bits(grid, scan.left - 1, scan.target) {
+        for _ in 0..budget {
+            let (index, found) = match self.own.last_before(scan.left) {
+                _ if scan.left == 0 => break,
+                Ok(index) => (index, true),
+                Err(none_from) => (none_from, false),
+            };
+            if found && !self.move_bits(grid, index, scan.target) {
                 // No room there: perhaps because other shards' bits are still at the levels below.
                 // What this shard has moved, it moves once more.
                 let level = grid.level.load(Acquire);
@@ -350,7 +455,7 @@ impl GridWriter {
                     Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
                 return true;
             }
-            scan.left -= 1;
+            scan.left = index;
         }
         if scan.left == 0 {
             self.settle(grid, scan.target);
@@ -365,19 +470,24 @@ impl GridWriter {
     }
 
     /// Moves this shard's bits in one bucket up to level `target`; false if there is no room.
-    fn move_bits(&self, grid: &Grid, index: usize, target: u32) -> bool {
+    fn move_bits(&mut self, grid: &Grid, index: usize, target: u32) -> bool {
         let Some(bucket) = grid.bucket(index) else { return true };
+        let mut stays = false;
         for slot in 0..SLOTS {
-            if let Some(key) = bucket.key_at(slot)
-                && (self.level..target).contains(&key.level())
-                && bucket.has(slot, self.bit)
-            {
-                if !self.set(grid, target, key.fp()) {
-                    return false;
-                }
-                bucket.clear_bit(slot, self.bit, &grid.live);
-                self.return_from(grid, key.level(), key.fp(), index);
+            let own = |_: &Key| bucket.has(slot, self.bit);
+            let Some(key) = bucket.key_at(slot).filter(own) else { continue };
+            if !(self.level..target).contains(&key.level()) {
+                stays = true;
+                continue;
             }
+            let Some(to) = self.set(grid, target, key.fp()) else { return false };
+            self.own.insert(to);
+            bucket.clear_bit(slot, self.bit, &grid.live);
+            self.return_from(grid, key.level(), key.fp(), index);
+            stays |= to == index;
+        }
+        if !stays {
+            self.own.remove(index);
         }
         true
     }
@@ -398,17 +508,19 @@ impl GridWriter {
         self.scan.as_ref().map_or(self.level, |s| s.target)
     }
 
-    fn set(&self, grid: &Grid, level: u32, fp: u64) -> bool {
+    /// The bucket that the bit is in now; `None` if its path is full to the end.
+    fn set(&self, grid: &Grid, level: u32, fp: u64) -> Option<usize> {
         for step in 0..PATH_MAX {
-            let bucket = grid.bucket_to_write(grid.place(level, fp, step));
+            let index = grid.place(level, fp, step);
+            let bucket = grid.bucket_to_write(index);
             if bucket.insert(Key::new(fp, level), self.bit, &grid.live) {
-                return true;
+                return Some(index);
             }
             bucket.displace(true);
             // There may be room now; but the count was raised, so going on is right all the same.
         }
         self.undisplace(grid, level, fp, PATH_MAX);
-        false
+        None
     }
 
     /// The step of the path where this shard's bit is, and the bucket.

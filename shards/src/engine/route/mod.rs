@@ -18,6 +18,7 @@
 //! Decision record 0010 has the measurements.
 
 mod grid;
+mod own;
 mod registry;
 pub(crate) mod shape;
 mod slots;
@@ -137,16 +138,18 @@ impl RouteTable {
     fn lookup_hashed<const N: usize>(&self, topic: &HashedTopic<'_, N>, out: &mut ShardSet) {
         let exact = (topic.levels <= LEVELS_MAX)
             .then(|| fingerprint(topic.hash(topic.levels, 0, false)))
-            .inspect(|fp| self.exact.touch(*fp));
+            .inspect(|fp| self.exact.prefetch(self.exact.level(), *fp));
         self.registry.collect_any(topic.dollar, out);
         self.wild.read(|from, to| {
-            let mut probe = |hash| self.wild.collect(from, to, fingerprint(hash), out);
+            let none = const { (0, None) };
+            let mut stage = Stage { grid: &self.wild, from, to, probes: [none; STAGE], count: 0 };
             self.registry.shapes(topic.levels, topic.dollar, |levels, plus, multi| {
-                probe(topic.hash(levels, plus, multi));
+                stage.probe(fingerprint(topic.hash(levels, plus, multi)), out);
             });
             self.registry.anchor_levels(topic.levels, topic.dollar, |level| {
-                probe(topic.anchor_hash(level));
+                stage.probe(fingerprint(topic.anchor_hash(level)), out);
             });
+            stage.flush(out);
         });
         if let Some(fp) = exact {
             self.exact.read(|from, to| self.exact.collect(from, to, fp, out));
@@ -176,6 +179,44 @@ impl RouteTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.exact.bytes() + self.wild.bytes() + self.registry.bytes()
+    }
+}
+
+/// Probes whose lines are asked for before the first of them is read: more than most topics have, and
+/// about as many misses as a core can have under way.
+const STAGE: usize = 16;
+
+/// Probes of one lookup on their way.
+struct Stage<'a> {
+    grid: &'a Grid,
+    from: u32,
+    to: u32,
+    /// Fingerprints, and where to look first.
+    probes: [(u64, Option<grid::Tags<'a>>); STAGE],
+    count: usize,
+}
+
+impl Stage<'_> {
+    #[inline]
+    fn probe(&mut self, fp: u64, out: &mut ShardSet) {
+        self.probes[self.count % STAGE] = (fp, self.grid.tags(self.to, fp));
+        self.count += 1;
+        if self.count == STAGE {
+            self.flush(out);
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self, out: &mut ShardSet) {
+        for (fp, tags) in &self.probes[..self.count] {
+            // Lower levels first, while bits move up.
+            if self.from < self.to {
+                self.grid.collect(self.from, self.to, *fp, out);
+            } else if let Some(tags) = tags {
+                self.grid.collect_by(*tags, self.to, *fp, out);
+            }
+        }
+        self.count = 0;
     }
 }
 
@@ -254,6 +295,12 @@ impl RouteWriter {
     pub fn maintain(&mut self, budget: usize) -> bool {
         self.exact.maintain(&self.table.exact, budget)
             | self.wild.maintain(&self.table.wild, budget)
+    }
+
+    /// Bytes that this writer holds beside the table, without its repeats.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.exact.bytes() + self.wild.bytes()
     }
 
     /// The table.

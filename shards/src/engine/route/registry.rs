@@ -1,9 +1,9 @@
 //! The shapes in use, by the number of their levels, and for which shards.
 
 use super::shape::{LEVELS_MAX, Shape};
-use super::slots::{Bit, Bucket, Key, Line, SLOTS, lines_per_bucket};
+use super::slots::{Bit, Bucket, Key, SLOTS, lines_per_bucket};
 use super::sync::{
-    AtomicI64, AtomicU64,
+    AtomicI64, AtomicU64, Lines,
     Ordering::{AcqRel, Acquire},
 };
 use crate::engine::ids::ShardSet;
@@ -20,8 +20,8 @@ pub(super) const SHAPES_MAX: usize = SLOTS * (SINGLE_BUCKETS + MULTI_BUCKETS * (
 #[derive(Debug)]
 pub(super) struct Registry {
     words: usize,
-    single: Box<[Line]>,
-    multi: Box<[Line]>,
+    single: Lines,
+    multi: Lines,
     /// Bit n: a shape with n levels and `#` was used once.
     multi_seen: AtomicU64,
     /// Bit p: an anchor at level p was used once.
@@ -36,9 +36,7 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new(words: usize) -> Self {
         let per = lines_per_bucket(words);
-        let lines = |buckets: usize| {
-            (0..(LEVELS_MAX + 1) * buckets * per).map(|_| Line::new()).collect::<Box<[_]>>()
-        };
+        let lines = |buckets: usize| Lines::zeroed((LEVELS_MAX + 1) * buckets * per);
         let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
         Self {
             words,

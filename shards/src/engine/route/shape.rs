@@ -96,29 +96,49 @@ impl LevelHasher {
     /// Hash of any bytes.
     #[inline]
     pub(crate) fn bytes(&self, b: &[u8]) -> u64 {
-        let n = b.len();
-        let mut s0 = self.s0;
-        let (x, y) = match n {
-            0 => (0, 0),
-            1..=3 => (u64::from(b[0]) << 16 | u64::from(b[n / 2]) << 8 | u64::from(b[n - 1]), 0),
-            4..=7 => (read4(b, 0), read4(b, n - 4)),
-            8..=16 => (read8(b, 0), read8(b, n - 8)),
-            _ => {
-                let mut at = 0;
-                while at + 16 < n {
-                    s0 = fold(read8(b, at) ^ K1 ^ s0, read8(b, at + 8) ^ self.s1);
-                    at += 16;
-                }
-                (read8(b, n - 16), read8(b, n - 8))
-            }
-        };
-        fold(x ^ s0, y ^ self.s1 ^ (n as u64).wrapping_mul(K0))
+        self.from(self.s0, b)
     }
 
     /// Hash of literal text at a position.
     #[inline]
     pub(crate) fn level(&self, at: usize, text: &[u8]) -> u64 {
-        fold(self.bytes(text) ^ K3.wrapping_mul(2 * at as u64 + 1), K4 ^ self.s0)
+        self.from(self.start(at), text)
+    }
+
+    /// What the hash of a level at this position begins with; as secret as the seed.
+    #[inline]
+    fn start(&self, at: usize) -> u64 {
+        self.plus[at].rotate_left(32) ^ self.s0
+    }
+
+    #[inline]
+    fn from(&self, mut start: u64, b: &[u8]) -> u64 {
+        let n = b.len();
+        let (x, y) = match n {
+            0 => (0, 0),
+            1..=3 => {
+                let at = |i: usize| u64::from(b[i]) << (8 * i);
+                (at(0) | at(n / 2) | at(n - 1), 0)
+            }
+            4..=7 => (read4(b, 0) | read4(b, n - 4) << (8 * (n - 4)), 0),
+            8 => (read8(b, 0), 0),
+            9..=16 => (read8(b, 0), read8(b, n - 8) >> (8 * (16 - n))),
+            _ => {
+                let mut at = 0;
+                while at + 16 < n {
+                    start = fold(read8(b, at) ^ K1 ^ start, read8(b, at + 8) ^ self.s1);
+                    at += 16;
+                }
+                (read8(b, n - 16), read8(b, n - 8))
+            }
+        };
+        self.short(start, x, y, n)
+    }
+
+    /// Of up to 16 bytes, `x` the first eight and `y` the others, with zeros behind.
+    #[inline]
+    fn short(&self, start: u64, x: u64, y: u64, n: usize) -> u64 {
+        fold(x ^ start, y ^ self.s1 ^ (n as u64).wrapping_mul(K0))
     }
 
     /// Turns a sum over levels into the hash of a filter.
@@ -183,25 +203,53 @@ impl LevelHasher {
             dollar: topic.as_bytes().first() == Some(&b'$'),
         };
         let bytes = topic.as_bytes();
-        let mut sum = 0u64;
+        if let 8..=64 = bytes.len() {
+            t.split_short(bytes);
+            return t;
+        }
         let mut start = 0;
-        let mut push = |text: &[u8]| {
-            if t.kept < N {
-                let hash = self.level(t.kept, text);
-                sum = sum.wrapping_add(hash);
-                t.sums[t.kept] = sum;
-                t.swaps[t.kept] = self.plus[t.kept].wrapping_sub(hash);
-                t.kept += 1;
-            }
-            t.levels += 1;
-        };
         for at in memchr::memchr_iter(b'/', bytes) {
-            push(&bytes[start..at]);
+            t.push(|level| self.level(level, &bytes[start..at]));
             start = at + 1;
         }
-        push(&bytes[start..]);
+        t.push(|level| self.level(level, &bytes[start..]));
         t
     }
+}
+
+/// A bit for each byte of the eight that is `/`.
+#[inline]
+fn slashes8(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let x = word ^ 0x2f2f_2f2f_2f2f_2f2f;
+    let zeros = !(((x & LOW) + LOW) | x | LOW);
+    (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// A bit for each byte that is `/`, of 8 to 64 bytes.
+#[inline]
+fn slashes(b: &[u8]) -> u64 {
+    let mut bits = 0;
+    let mut at = 0;
+    while at + 8 <= b.len() {
+        bits |= slashes8(read8(b, at)) << at;
+        at += 8;
+    }
+    // The last eight once more, in part.
+    bits | slashes8(read8(b, b.len() - 8)) << (b.len() - 8)
+}
+
+/// The eight bytes at `at`, with anything behind the end; `b` has at least eight.
+#[inline]
+fn read8_near(b: &[u8], at: usize) -> u64 {
+    let from = at.min(b.len() - 8);
+    read8(b, from) >> ((8 * (at - from)) & 63)
+}
+
+/// The first `n` of eight bytes, or all.
+#[inline]
+fn first(word: u64, n: usize) -> u64 {
+    word & !u64::MAX.checked_shl(8 * n as u32).unwrap_or(0)
 }
 
 /// A topic, hashed.
@@ -220,6 +268,47 @@ pub(crate) struct HashedTopic<'a, const N: usize> {
 }
 
 impl<const N: usize> HashedTopic<'_, N> {
+    /// The next level, with its hash for its position.
+    #[inline]
+    fn push(&mut self, hash: impl FnOnce(usize) -> u64) {
+        let at = self.kept;
+        if at < N {
+            let hash = hash(at);
+            let before = if at == 0 { 0 } else { self.sums[at - 1] };
+            self.sums[at] = before.wrapping_add(hash);
+            self.swaps[at] = self.hasher.plus[at].wrapping_sub(hash);
+            self.kept += 1;
+        }
+        self.levels += 1;
+    }
+
+    /// All levels of a topic of 8 to 64 bytes, whatever their lengths without a branch on them: topics
+    /// differ in those, and a wrong guess costs more than the hash.
+    #[inline]
+    fn split_short(&mut self, bytes: &[u8]) {
+        let hasher = self.hasher;
+        let mut slashes = slashes(bytes);
+        let mut from = 0;
+        loop {
+            let to = if slashes == 0 { bytes.len() } else { slashes.trailing_zeros() as usize };
+            let n = to - from;
+            self.push(|level| {
+                let start = hasher.start(level);
+                if n > 16 {
+                    return hasher.from(start, &bytes[from..to]);
+                }
+                let x = first(read8_near(bytes, from), n);
+                let y = first(read8_near(bytes, from + 8), n.saturating_sub(8));
+                hasher.short(start, x, y, n)
+            });
+            if slashes == 0 {
+                return;
+            }
+            slashes &= slashes - 1;
+            from = to + 1;
+        }
+    }
+
     /// The hash of a filter of this shape that matches the topic. The shape must have at most
     /// [`kept`](Self::kept) levels.
     #[inline]

@@ -26,7 +26,7 @@
 //!   write a slot's tag at a time write the same, and no insert returns before the tag is there.
 
 use super::sync::{
-    AtomicI64, AtomicU64,
+    AtomicI64, AtomicU64, Line,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 use crate::engine::ids::ShardSet;
@@ -50,17 +50,6 @@ const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 /// The lowest bit of each tag.
 const TAG_ONES: u64 = (1 | 1 << 14 | 1 << 28 | 1 << 42) << TAG_SHIFT;
 const _: () = assert!(TAG_BITS * SLOTS as u32 + TAG_SHIFT == 64);
-
-/// A cache line.
-#[repr(align(64))]
-#[derive(Debug)]
-pub(super) struct Line(pub(super) [AtomicU64; 8]);
-
-impl Line {
-    pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
 
 /// Lines of a bucket whose sets of shards have `words` words.
 pub(super) fn lines_per_bucket(words: usize) -> usize {
@@ -164,25 +153,21 @@ impl Bucket<'_> {
         self.counter().load(Acquire) & DISPLACED_MAX != 0
     }
 
-    /// Loads the line, so that several misses overlap.
-    #[inline]
-    pub(super) fn touch(&self) -> u64 {
-        self.key(0).load(Acquire)
-    }
-
     /// Adds the shards that have a route with fingerprint `fp` (of any level); whether to go on
     /// along the path.
     #[inline]
     pub(super) fn collect(&self, fp: u64, out: &mut ShardSet) -> bool {
         if self.words == 1 {
             // One line, without a bounds check: the case that speed is wanted for.
+            // And without a branch that depends on the slot, which nothing predicts.
             let line = &self.lines[0].0;
             let displaced = self.is_passed();
+            let mut found = 0;
             for slot in 0..SLOTS {
-                if Key::of(line[slot].load(Acquire)).fp() == fp {
-                    out.insert_word(0, line[SLOTS + slot].load(Acquire));
-                }
+                let same = Key::of(line[slot].load(Acquire)).fp() == fp;
+                found |= line[SLOTS + slot].load(Acquire) & u64::from(same).wrapping_neg();
             }
+            out.insert_word(0, found);
             return displaced;
         }
         let displaced = self.is_passed();
