@@ -282,7 +282,8 @@ fn slow_readers_and_half_open_peers_hold_nobody_up() {
     publishers.publish.as_mut().expect("it publishes").size = Size::Uniform { min: 24, max: 2000 };
     let populations =
         vec![subscribers(20, "slow", QoS::AtMostOnce, Expect::All(1)), publishers, slow, half_open];
-    let stages = vec![connect(&[]), traffic(Some(3), &[]), hold(1)];
+    // mosquitto looks for keep-alives that ran out every few seconds only.
+    let stages = vec![connect(&[]), traffic(Some(3), &[]), hold(8)];
     let report = clean(&broker, populations, stages);
     assert!(received(&report) > 20 * 2000);
     assert!(report.counters.hung_up >= 5, "{} were hung up on", report.counters.hung_up);
