@@ -101,7 +101,8 @@ fn compare(kept: &Baseline, counts: &BTreeMap<String, u64>) -> Vec<String> {
         };
         let percent = (*now as f64 / (*before).max(1) as f64 - 1.0) * 100.0;
         println!("{name:14} {before:>8} {now:>8} {percent:+7.2} %");
-        if percent > kept.tolerance_percent {
+        // In this order a whole number of percent has no rounding in it.
+        if *now as f64 > *before as f64 * (100.0 + kept.tolerance_percent) / 100.0 {
             found.push(format!("{name}: {now} instructions instead of {before} ({percent:+.2} %)"));
         }
         if percent < -kept.tolerance_percent {
