@@ -336,3 +336,68 @@ fn readable(value: f64, unit: &str) -> String {
         _ => format!("{value:.0}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::Sample;
+    use crate::stats::Counters;
+
+    fn sample(cpu_ns: u64, anonymous: u64) -> Option<Sample> {
+        Some(Sample { cpu_ns, anonymous, ..Sample::default() })
+    }
+
+    fn stage_of(name: &str, seconds: f64, cpu_ns: u64, attempts_needed: [u64; 8]) -> StageReport {
+        StageReport {
+            name: name.to_owned(),
+            seconds,
+            broker_before: sample(0, 14_000_000),
+            broker_after: sample(cpu_ns, 356_000_000),
+            recovery_s: Some(seconds),
+            counters: Counters { attempts_needed, ready: 1_000_201, ..Counters::default() },
+            ..StageReport::default()
+        }
+    }
+
+    fn million() -> Million {
+        let stages = vec![
+            stage_of(stage::CONNECT, 52.0, 45_000_000_000, [0; 8]),
+            stage_of(stage::HOLD, 600.0, 11_000_000_000, [0; 8]),
+            stage_of(stage::STORM, 90.0, 1, [1_000_000, 200, 1, 0, 0, 0, 0, 0]),
+        ];
+        let run = Report { connect_s: 50.0, stages, ..Report::default() };
+        Million { count: 1_000_000, clients: 1_000_201, run, ..Million::default() }
+    }
+
+    #[test]
+    fn a_million_within_its_targets_meets_all_five() {
+        let m = million();
+        let values: Vec<f64> = m.checks().iter().map(|c| c.value).collect();
+        assert_eq!(values, [50.0, 356e6, 11.0 / 600.0, 90.0, 3.0]);
+        assert!(!m.misses_targets());
+        assert!(m.to_text().contains("342 bytes a connection"), "{}", m.to_text());
+    }
+
+    #[test]
+    fn a_client_that_needed_a_fourth_attempt_misses_the_target() {
+        let mut m = million();
+        m.run.stages[2].counters.attempts_needed[3] = 1;
+        let missed: Vec<&str> = m.checks().iter().filter(|c| !c.is_met()).map(|c| c.what).collect();
+        assert_eq!(missed, ["storm: attempts of a client"]);
+        assert!(m.to_text().contains("MISSED"));
+    }
+
+    #[test]
+    fn targets_for_a_million_are_not_judged_by_less() {
+        let m = Million { count: 999_999, ..million() };
+        assert!(m.checks().is_empty() && !m.misses_targets());
+    }
+
+    #[test]
+    fn an_error_is_named_and_a_run_without_says_so() {
+        let mut m = million();
+        assert!(m.is_clean() && m.to_text().contains("no errors"));
+        m.run.problems.push("57656 messages lost".to_owned());
+        assert!(!m.is_clean() && m.to_text().contains("ERROR       57656 messages lost"));
+    }
+}
