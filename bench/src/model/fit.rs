@@ -115,7 +115,7 @@ impl Measured {
     }
 }
 
-/// What the micro-benchmarks and the floor say about each stage, ns; where the search begins.
+/// Where the search begins, ns: guesses of the right size.
 pub(crate) const START: Costs = Costs {
     turn: 2_000.0,
     receive: 4_000.0,

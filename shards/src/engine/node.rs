@@ -24,6 +24,9 @@ pub struct NodeShared {
     retained: Box<[AtomicU64]>,
     /// Retained publishes of each shard that are on their way to their owners.
     retains_under_way: Box<[AtomicU64]>,
+    /// Stored messages that [`RetainedConfig::max_messages`](super::config::RetainedConfig) counts:
+    /// those of clients.
+    retained_places: AtomicU64,
     /// Bytes of retained messages, of all owners.
     retained_bytes: AtomicU64,
     sessions: AtomicU64,
@@ -44,6 +47,7 @@ impl NodeShared {
             admission: Admission::new(cfg),
             retained: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             retains_under_way: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            retained_places: AtomicU64::new(0),
             retained_bytes: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
@@ -112,8 +116,16 @@ impl NodeShared {
         self.retains_under_way[publisher.index()].load(Ordering::SeqCst) != 0
     }
 
-    /// Sum of [`retained_may_come`](Self::retained_may_come), for limits.
-    pub(crate) fn retained_total(&self) -> u64 {
-        self.retained.iter().map(|n| n.load(Ordering::Relaxed)).sum()
+    /// A place for one more retained message of clients, up to `max`; 0 = no limit.
+    pub(crate) fn take_retained_place(&self, max: u64) -> bool {
+        let taken = self.retained_places.fetch_add(1, Ordering::Relaxed) < max || max == 0;
+        if !taken {
+            self.give_retained_places(1);
+        }
+        taken
+    }
+
+    pub(crate) fn give_retained_places(&self, n: u64) {
+        self.retained_places.fetch_sub(n, Ordering::Relaxed);
     }
 }

@@ -102,40 +102,43 @@ impl Shard {
     /// This shard owns the topic: stores, or clears when there is no payload. [S-43]
     pub(crate) fn store_retained(&mut self, msg: Arc<Message>) {
         let me = self.core.id;
+        // The broker's own are neither limited nor do they expire: there are as many as there are.
+        let own = msg.topic().starts_with("$SYS/");
         if msg.payload().is_empty() {
             let before = self.retained.message_bytes();
             if self.retained.clear(msg.topic()).is_some() {
                 self.core.node.retained_gone(me, 1);
+                self.core.node.give_retained_places(u64::from(!own));
             }
             self.tell_retained_bytes(before);
             return;
         }
         let cfg = &self.core.cfg.retained;
         let old = self.retained.get(msg.topic(), self.core.now_ms);
-        let too_many = old.is_none()
-            && cfg.max_messages != 0
-            && self.core.node.retained_total() > cfg.max_messages;
+        let is_new = old.is_none();
         let old_bytes = old.map_or(0, |m| m.queue_bytes()) as u64;
         let others = self.core.node.retained_bytes().saturating_sub(old_bytes);
         let too_large = cfg.max_bytes != 0 && others + msg.queue_bytes() as u64 > cfg.max_bytes;
-        if too_many || too_large {
+        let counted = is_new && !own;
+        if too_large || counted && !self.core.node.take_retained_place(cfg.max_messages) {
             self.core.node.retained_gone(me, 1); // P09: forwarded, not stored
             return;
         }
-        let msg = if cfg.default_expiry_s != 0 && msg.expiry_s == u32::MAX {
+        let msg = if cfg.default_expiry_s != 0 && msg.expiry_s == u32::MAX && !own {
             Arc::new(Message { expiry_s: cfg.default_expiry_s, ..Message::clone(&msg) })
         } else {
             msg
         };
         let expires = msg.expiry_s != u32::MAX;
         let before = self.retained.message_bytes();
-        match self.retained.set(msg) {
-            Ok(RetainedSet::New) => self.core.counters.messages_retained += 1,
-            Ok(RetainedSet::Replaced(_)) => {
-                self.core.counters.messages_retained += 1;
-                self.core.node.retained_gone(me, 1);
-            }
-            Err(_) => self.core.node.retained_gone(me, 1),
+        let stored = self.retained.set(msg);
+        if stored.is_ok() {
+            self.core.counters.messages_retained += 1;
+        }
+        if !matches!(stored, Ok(RetainedSet::New)) {
+            self.core.node.retained_gone(me, 1);
+            // It replaced one that had expired, or there is no room for its topic.
+            self.core.node.give_retained_places(u64::from(counted));
         }
         self.tell_retained_bytes(before);
         if expires {
@@ -165,6 +168,7 @@ impl Shard {
         let n = self.retained.expire(self.core.now_ms, EXPIRE_MAX) as u64;
         self.tell_retained_bytes(before);
         self.core.node.retained_gone(self.core.id, n);
+        self.core.node.give_retained_places(n);
         self.core.counters.messages_dropped_expired += n;
         self.core.counters.messages_dropped += n;
         self.arm_retained();

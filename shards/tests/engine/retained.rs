@@ -228,6 +228,25 @@ fn above_the_limits_messages_are_forwarded_but_not_stored() {
         n.put(p, &retained("c", 1, "now"));
         assert_eq!(n.gauges().retained, 2);
     }
+    // What the broker itself retains takes no place, and comes and goes apart from it.
+    let mut n = Node::with(2, |cfg| {
+        cfg.retained.max_messages = 2;
+        cfg.sys.interval_s = 1;
+    });
+    n.pass_ms(10_000);
+    assert!(n.gauges().retained > 2, "$SYS topics");
+    let p = n.join(V5, "p");
+    for _ in 0..3 {
+        let before = n.gauges().retained;
+        for topic in ["a", "b", "c"] {
+            n.put(p, &retained(topic, 1, topic));
+        }
+        assert_eq!(n.gauges().retained, before + 2);
+        for topic in ["a", "b", "c"] {
+            n.put(p, &retained(topic, 1, ""));
+        }
+        assert_eq!(n.gauges().retained, before);
+    }
     let mut n = Node::with(2, |cfg| {
         cfg.retained.max_payload_bytes = 10;
         cfg.retained.reject_oversized = true;
