@@ -71,6 +71,9 @@ struct Run {
     /// Of it, by the kernel's ticks.
     user_ns_per_message: f64,
     sleeps_per_message: f64,
+    /// CPU time of the generator, which does the same for each message in every case: what it takes
+    /// more is what the kernel takes more, not the broker.
+    generator_ns_per_message: f64,
     messages_per_s: f64,
 }
 
@@ -83,6 +86,8 @@ struct Summary {
     sleeps_per_message: f64,
     /// To one shard.
     ratio: f64,
+    /// The generator's, to its own with one shard.
+    generator_ratio: f64,
     /// To two shards of which no pair crosses.
     ratio_to_no_crossing: f64,
     target: Option<f64>,
@@ -197,6 +202,8 @@ impl Crossing {
             ns_per_message,
             user_ns_per_message: ns_per_message * load::user_share(&report),
             sleeps_per_message: load::sleeps_per_message(&report),
+            generator_ns_per_message: traffic.generator_cpu_ns as f64
+                / traffic.delivered.max(1) as f64,
             messages_per_s: traffic.delivered as f64 / traffic.seconds,
         })
     }
@@ -288,6 +295,7 @@ fn summarize(kind: &str, cases: &[Case], runs: &[Run]) -> Vec<Summary> {
     };
     let median = |at: usize| of(&cases[at].name, |r| r.ns_per_message).median;
     let (one, no_crossing) = (median(0), median(1));
+    let generator = |case: &Case| of(&case.name, |r| r.generator_ns_per_message).median;
     let summary = |case: &Case| {
         let ns_per_message = of(&case.name, |r| r.ns_per_message);
         Summary {
@@ -297,6 +305,7 @@ fn summarize(kind: &str, cases: &[Case], runs: &[Run]) -> Vec<Summary> {
             user_ns_per_message: of(&case.name, |r| r.user_ns_per_message).median,
             sleeps_per_message: of(&case.name, |r| r.sleeps_per_message).median,
             ratio: ns_per_message.median / one,
+            generator_ratio: generator(case) / generator(&cases[0]),
             ratio_to_no_crossing: ns_per_message.median / no_crossing,
             target: case.target,
         }
@@ -314,6 +323,7 @@ fn table(summary: &[Summary], rounds: usize) -> String {
         "sleeps/message",
         "to 1 shard",
         "target",
+        "generator",
         "to 0 %",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -326,6 +336,7 @@ fn table(summary: &[Summary], rounds: usize) -> String {
             format!("{:.3}", s.sleeps_per_message),
             format!("{:.2}", s.ratio),
             s.target.map(|t| verdict(s.ratio, t)).unwrap_or_default(),
+            format!("{:.2}", s.generator_ratio),
             s.target.map(|_| format!("{:.2}", s.ratio_to_no_crossing)).unwrap_or_default(),
         ]
     }));
