@@ -131,8 +131,8 @@ fn a_broker_with_a_descriptor_for_each_connection_stops_at_its_limit() {
 
 #[test]
 fn of_several_limits_the_tightest_comes_first() {
-    let facts =
-        Facts { sources: 10, conntrack_max: Some(262_144), memory_available: 4 * GIB, ..good() };
+    let memory_available = 9 * GIB / 2;
+    let facts = Facts { sources: 12, conntrack_max: Some(262_144), memory_available, ..good() };
     let verdict = check(&facts, MILLION);
     let names: Vec<&str> = verdict.stops.iter().map(|f| f.limit.as_str()).collect();
     assert_eq!(names, ["net.netfilter.nf_conntrack_max", "memory", "source ports"]);
