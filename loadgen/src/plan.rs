@@ -4,6 +4,9 @@
 //! A command line or a scenario becomes a [`Plan`]; workers know only plans. A plan is data: an
 //! agent gets its own as JSON.
 
+mod as_numbers;
+mod check;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use ringmain_mqtt::{QoS, RetainHandling, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::size::Size;
-use crate::stamp::{STAMP_LEN, STAMP_LONG_LEN};
+use crate::stamp::STAMP_LEN;
 use crate::template::Template;
 
 /// Clients of one plan at most: a publisher's number has 24 bits in a stamp.
@@ -259,7 +262,7 @@ pub enum Behaviour {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConnectPlan {
     /// Protocol version; as its protocol level in JSON.
-    #[serde(with = "level")]
+    #[serde(with = "as_numbers::level")]
     pub version: Version,
     /// Clean Start.
     pub clean_start: bool,
@@ -321,7 +324,7 @@ pub struct WillPlan {
     /// Bytes of payload; from [`STAMP_LEN`] on it carries a stamp.
     pub size: usize,
     /// Will QoS.
-    #[serde(with = "qos")]
+    #[serde(with = "as_numbers::qos")]
     pub qos: QoS,
     /// Will Retain.
     pub retain: bool,
@@ -347,14 +350,14 @@ pub struct SubscribePlan {
     /// How many times it is rendered, with `%n` from 0 up; at least 1.
     pub copies: u32,
     /// Maximum QoS.
-    #[serde(with = "qos")]
+    #[serde(with = "as_numbers::qos")]
     pub qos: QoS,
     /// No Local, in MQTT 5.
     pub no_local: bool,
     /// Retain As Published, in MQTT 5.
     pub retain_as_published: bool,
     /// Retain Handling, in MQTT 5; as its number in JSON.
-    #[serde(with = "handling")]
+    #[serde(with = "as_numbers::handling")]
     pub retain_handling: RetainHandling,
     /// Subscription Identifier, in MQTT 5.
     pub subscription_id: Option<u32>,
@@ -382,7 +385,7 @@ pub struct PublishPlan {
     /// Topic Name.
     pub topic: Template,
     /// QoS.
-    #[serde(with = "qos")]
+    #[serde(with = "as_numbers::qos")]
     pub qos: QoS,
     /// RETAIN.
     pub retain: bool,
@@ -556,160 +559,5 @@ impl Plan {
     pub fn is_open_loop(&self) -> bool {
         let publish = self.populations.iter().filter_map(|p| p.publish.as_ref());
         publish.clone().any(|p| p.pace.interval().is_some())
-    }
-
-    /// Checks the relations between the fields.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn check(&self) -> Result<(), String> {
-        if self.clients() == 0 {
-            return Err("there are no clients to run".into());
-        }
-        if self.clients() > CLIENTS_MAX {
-            return Err(format!("at most {CLIENTS_MAX} clients a run"));
-        }
-        if self.populations.len() > POPULATIONS_MAX {
-            return Err(format!("at most {POPULATIONS_MAX} populations a run"));
-        }
-        if self.workers == 0 || self.cycles == 0 {
-            return Err("workers and cycles start at 1".into());
-        }
-        for stage in &self.stages {
-            self.check_stage(&stage.stage).map_err(|e| format!("stage {}: {e}", stage.name))?;
-        }
-        for p in &self.populations {
-            self.check_population(p).map_err(|e| format!("{}: {e}", p.name))?;
-        }
-        Ok(())
-    }
-
-    fn check_stage(&self, stage: &Stage) -> Result<(), String> {
-        let known = |index: &u16| {
-            if usize::from(*index) < self.populations.len() {
-                Ok(())
-            } else {
-                Err(format!("there is no population {index}"))
-            }
-        };
-        match stage {
-            Stage::Connect { in_flight: 0, .. } | Stage::Storm { in_flight: 0, .. } => {
-                Err("connections in flight start at 1".into())
-            }
-            Stage::Connect { attempts_max: 0, .. } | Stage::Storm { attempts_max: 0, .. } => {
-                Err("attempts start at 1".into())
-            }
-            Stage::Connect { rate: Some(rate), .. }
-            | Stage::Storm { rate: Some(rate), .. }
-            | Stage::Churn { rate, .. }
-                if !(*rate > 0.0 && rate.is_finite()) =>
-            {
-                Err("a rate is above 0".into())
-            }
-            Stage::Connect { populations, .. } | Stage::Traffic { populations, .. } => {
-                populations.iter().try_for_each(known)
-            }
-            Stage::Offline { population, .. } | Stage::Churn { population, .. } => {
-                known(population)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_population(&self, p: &Population) -> Result<(), String> {
-        if (p.first as usize).saturating_add(p.count as usize) > CLIENTS_MAX {
-            return Err(format!("client numbers end at {CLIENTS_MAX}"));
-        }
-        if p.subscriptions.iter().any(|s| s.copies == 0) || p.subscriptions.len() > 200 {
-            return Err("copies of a subscription start at 1; at most 200 SUBSCRIBE packets".into());
-        }
-        let heard = p.expect.population().map(usize::from);
-        if heard.is_some_and(|heard| heard >= self.populations.len()) {
-            return Err("it expects messages of a population that is not there".into());
-        }
-        if let (Some(heard), Expect::Peer(_)) = (heard, p.expect)
-            && self.populations[heard].count < p.count
-        {
-            return Err("each needs a publisher with the same number".into());
-        }
-        p.publish.as_ref().map_or(Ok(()), |publish| self.check_publish(publish, p.count))
-    }
-
-    fn check_publish(&self, publish: &PublishPlan, count: u32) -> Result<(), String> {
-        publish.size.check()?;
-        let checked = matches!(publish.pace, Pace::Peer { .. } | Pace::Group { .. });
-        if checked && !publish.stamped() {
-            return Err(format!("a checked payload has {STAMP_LEN} bytes or more"));
-        }
-        if publish.topic.streams() > 1 && publish.stamped() && publish.size.min() < STAMP_LONG_LEN {
-            return Err(format!(
-                "with several topics a payload has {STAMP_LONG_LEN} bytes or more"
-            ));
-        }
-        if let Pace::Peer { peer, .. } = publish.pace
-            && self.populations.get(usize::from(peer)).is_none_or(|p| p.count < count)
-        {
-            return Err("each needs a subscriber with the same number".into());
-        }
-        if matches!(publish.pace, Pace::Acked { .. }) && publish.qos == QoS::AtMostOnce {
-            return Err("QoS 0 has no acknowledgements: give an interval or a rate".into());
-        }
-        if publish.pace.interval().is_some_and(|i| i.is_zero()) {
-            return Err("an interval is above 0".into());
-        }
-        Ok(())
-    }
-}
-
-/// A protocol version as its level.
-mod level {
-    use ringmain_mqtt::Version;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(v: &Version, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u8(*v as u8)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Version, D::Error> {
-        match u8::deserialize(d)? {
-            3 => Ok(Version::V31),
-            4 => Ok(Version::V311),
-            5 => Ok(Version::V5),
-            n => Err(D::Error::custom(format!("{n} is no protocol level"))),
-        }
-    }
-}
-
-/// A QoS as its number.
-mod qos {
-    use ringmain_mqtt::QoS;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(q: &QoS, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u8(*q as u8)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<QoS, D::Error> {
-        let n = u8::deserialize(d)?;
-        QoS::from_bits(n).ok_or_else(|| D::Error::custom(format!("{n} is no QoS")))
-    }
-}
-
-/// A Retain Handling as its number.
-mod handling {
-    use ringmain_mqtt::RetainHandling;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(h: &RetainHandling, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u8(*h as u8)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<RetainHandling, D::Error> {
-        match u8::deserialize(d)? {
-            0 => Ok(RetainHandling::Send),
-            1 => Ok(RetainHandling::SendIfNew),
-            2 => Ok(RetainHandling::DoNotSend),
-            n => Err(D::Error::custom(format!("{n} is no Retain Handling"))),
-        }
     }
 }

@@ -5,7 +5,8 @@
 //!         every 250 ms: collect counters and histograms ─▶ snapshot ─▶ observer
 //! ```
 
-use std::collections::BTreeMap;
+mod figures;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,11 @@ use crate::cost::{Sample, Sampler};
 use crate::environment::{Environment, pin_to};
 use crate::judge::Judge;
 use crate::plan::{Plan, Stage};
-use crate::report::{Generator, Latency, Mark, Report, Row, StageReport, Summary, Traffic};
+use crate::report::{Generator, Mark, Report, StageReport, Traffic};
 use crate::snapshot::{Rates, Snapshot};
-use crate::stats::{Counters, Latencies, METRICS, Metric, Order, Shared};
+use crate::stats::{Counters, Latencies, Order, Shared};
 use crate::worker::Worker;
+use figures::{latencies, row};
 
 /// What happens around a plan.
 #[derive(Clone, Debug, Default)]
@@ -604,68 +606,6 @@ fn publishing<'a>(plan: &'a Plan, only: &'a [u16]) -> impl Iterator<Item = u64> 
         let chosen = only.is_empty() || only.contains(&(i as u16));
         (p.publish.is_some() && chosen).then_some(u64::from(p.count))
     })
-}
-
-/// All latencies by name; those of messages with their raw side.
-fn latencies(of: &Latencies, histograms: bool) -> BTreeMap<String, Latency> {
-    let recorded = |h: &hdrhistogram::Histogram<u64>| {
-        let values = h.iter_recorded();
-        values.map(|v| (v.value_iterated_to(), v.count_at_value())).collect()
-    };
-    let mut all = BTreeMap::new();
-    for (metric, name) in METRICS {
-        let Some(name) = name else { continue };
-        let corrected = of.get(metric);
-        if corrected.is_empty() {
-            all.insert(name.to_owned(), Latency::default());
-            continue;
-        }
-        let raw = match metric {
-            Metric::Ack => of.get(Metric::AckRaw),
-            Metric::Delivery => of.get(Metric::DeliveryRaw),
-            _ => corrected,
-        };
-        let apart = !raw.is_empty() && !std::ptr::eq(raw, corrected);
-        let summary = Summary::from(corrected);
-        // Summing up walks over the whole histogram: not twice over the same.
-        let raw_summary = if apart { Summary::from(raw) } else { summary };
-        let mut latency = Latency {
-            corrected: summary,
-            raw: (metric != Metric::Lag).then_some(raw_summary),
-            ..Latency::default()
-        };
-        if histograms {
-            latency.histogram = recorded(corrected);
-            if apart {
-                latency.raw_histogram = recorded(raw);
-            }
-        }
-        all.insert(name.to_owned(), latency);
-    }
-    all
-}
-
-fn row(s: &Snapshot) -> Row {
-    let names = ["delivery", "ack", "connect"];
-    let latency = names.iter().filter_map(|n| s.interval.get(*n)).find(|l| l.count > 0);
-    let latency = latency.map(|l| l.corrected).unwrap_or_default();
-    Row {
-        at_s: s.elapsed.as_secs_f64(),
-        stage: s.stage as u32,
-        live: s.counters.live,
-        ready_per_s: s.rates.ready,
-        sent_per_s: s.rates.sent,
-        delivered_per_s: s.rates.delivered,
-        errors: s.counters.failed + s.counters.retries + s.counters.broken,
-        p50: latency.p50,
-        p99: latency.p99,
-        p999: latency.p999,
-        max: latency.max,
-        generator_cpu: s.generator_cpu,
-        broker_cpu: s.broker_cpu,
-        broker_rss: s.broker.as_ref().map(|b| b.rss),
-        broker_pss: s.broker.as_ref().map(|b| b.pss),
-    }
 }
 
 /// An observer that prints a line a second, as long as `shown`.

@@ -8,6 +8,9 @@
 //! clients need; each child ring signals an eventfd that the main ring polls. What clients say is
 //! in [`crate::session`]; how connections open and close is in [`crate::connection`].
 
+mod due;
+mod stages;
+
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs::File;
 use std::io;
@@ -19,14 +22,14 @@ use io_uring::{opcode, types};
 
 use crate::account::{GroupHeard, HeardBy, SentBy, WorkerResult, is_durable};
 use crate::address::RawAddress;
-use crate::client::{Client, DIRTY, Heard, NONE, SENDING, SendBuffers, State};
+use crate::client::{Client, DIRTY, Heard, NONE, SENDING, SendBuffers};
 use crate::clock::now_ns;
 use crate::connection::OpenPath;
 use crate::pace::Schedule;
-use crate::plan::{End, Expect, Pace, Plan, Population, Stage};
+use crate::plan::{End, Expect, Plan, Population};
 use crate::ring::{Completion, Ring, RingConfig, send};
 use crate::stamp::publisher_id;
-use crate::stats::{Counters, Faults, Latencies, Metric, Order, RunQueue, Shared};
+use crate::stats::{Counters, Faults, Latencies, Metric, RunQueue, Shared};
 
 /// Longest sleep of a worker: bounds how late it sees a new order.
 const SLEEP_MAX: Duration = Duration::from_millis(5);
@@ -410,69 +413,6 @@ impl Worker {
         unsafe { self.rings[0].push(&[entry]) }
     }
 
-    fn take_order(&mut self) -> io::Result<()> {
-        let (number, order) = self.shared.order();
-        if number == self.order {
-            return Ok(());
-        }
-        self.order = number;
-        match order {
-            Order::Stage(index) => {
-                let plan = self.plan.clone();
-                self.begin_stage(&plan.stages[index as usize].stage)?;
-            }
-            Order::Measure => {}
-            Order::Drain => self.mode = Mode::Keep,
-            Order::Stop => self.mode = Mode::Stop,
-        }
-        self.hand_over(true);
-        self.publish_counters();
-        Ok(())
-    }
-
-    fn begin_stage(&mut self, stage: &Stage) -> io::Result<()> {
-        self.mode = Mode::Keep;
-        match *stage {
-            Stage::Connect { rate, in_flight, attempts_max, ref populations } => {
-                self.set_ramp(rate, in_flight, attempts_max);
-                self.want_connections(populations);
-            }
-            Stage::Traffic { ref populations, .. } => {
-                self.mode = Mode::Traffic;
-                self.start_publishers(|i, _| populations.is_empty() || populations.contains(&i));
-            }
-            Stage::Offline { population, end } => self.take_offline(population, end)?,
-            Stage::Storm { end, rate, in_flight, attempts_max } => {
-                self.set_ramp(rate, in_flight, attempts_max);
-                self.drop_all(end)?;
-            }
-            Stage::Churn { population, end, rate, .. } => {
-                let rate_mhz = (rate * 1000.0 / self.plan.workers as f64) as u64;
-                self.mode = Mode::Churn { population, end, rate_mhz };
-                self.ramp.attempts_max = CHURN_ATTEMPTS;
-                self.churned = (0, self.now);
-                self.start_publishers(|_, _| true);
-            }
-            Stage::Close => {
-                self.mode = Mode::Close;
-                self.close_all()?;
-            }
-            Stage::Hold { .. } | Stage::Drain { .. } => {}
-        }
-        Ok(())
-    }
-
-    fn set_ramp(&mut self, rate: Option<f64>, in_flight: usize, attempts_max: u32) {
-        let workers = self.plan.workers;
-        self.ramp = Ramp {
-            rate: rate.map(|r| r / workers as f64),
-            in_flight: in_flight.div_ceil(workers),
-            attempts_max,
-            since: self.now,
-            attempts_before: self.counters.attempts,
-        };
-    }
-
     /// Whether connections may open.
     pub(crate) fn may_open(&self) -> bool {
         !matches!(self.mode, Mode::Close | Mode::Stop)
@@ -516,82 +456,6 @@ impl Worker {
     pub(crate) fn next_random(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         crate::size::unit(self.random)
-    }
-
-    /// Closes as many clients of a population as are due.
-    fn churn(&mut self, population: u16, end: End, rate_mhz: u64) -> io::Result<()> {
-        let plan = self.plan.clone();
-        let elapsed_ms = u128::from((self.now - self.churned.1) / 1_000_000);
-        let due = (elapsed_ms * u128::from(rate_mhz) / 1_000_000) as u64;
-        let count = self.share_of(&plan.populations[usize::from(population)]);
-        let first = self.first[usize::from(population)];
-        let mut looked_at = 0;
-        while self.churned.0 < due && looked_at < count {
-            looked_at += 1;
-            let local = first + self.churn_at % count;
-            self.churn_at = self.churn_at.wrapping_add(1);
-            if self.clients[local as usize].state == State::Live {
-                self.churned.0 += 1;
-                self.clients[local as usize].set(crate::client::COME_BACK);
-                self.begin_close(local, end)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at as many clients as are due, so that each is looked at once a sweep period.
-    fn sweep_some(&mut self) -> io::Result<()> {
-        if self.clients.is_empty() {
-            return Ok(());
-        }
-        let elapsed = self.now.saturating_sub(self.sweep.last);
-        self.sweep.last = self.now;
-        self.sweep.owed += elapsed.min(self.sweep.period_ns) * self.clients.len() as u64;
-        let due = self.sweep.owed / self.sweep.period_ns;
-        self.sweep.owed -= due * self.sweep.period_ns;
-        for _ in 0..due {
-            let local = self.sweep.at as u32;
-            self.sweep.at = (self.sweep.at + 1) % self.clients.len();
-            self.look_at(local)?;
-        }
-        Ok(())
-    }
-
-    /// Open loop: tells publishers to send what is due by now.
-    fn pace(&mut self) {
-        if !self.open_loop {
-            return;
-        }
-        let plan = self.plan.clone();
-        // What a message waited for its turn in this worker is the worker's own delay.
-        let sent_ns = now_ns();
-        for (p, population) in plan.populations.iter().enumerate() {
-            let Some(publish) = &population.publish else { continue };
-            let Some(mut schedule) = self.schedules[p].take() else { continue };
-            while let Some((nth, due)) = schedule.next_due(sent_ns) {
-                self.send_paced(&plan, self.first[p] + nth, publish, due, sent_ns);
-            }
-            self.schedules[p] = Some(schedule);
-        }
-    }
-
-    /// Time until an open-loop message is due; the rest of the loop is driven by completions.
-    fn pace_sleep(&self) -> Duration {
-        let mut sleep = SLEEP_MAX;
-        let now = if self.open_loop { now_ns() } else { self.now };
-        for (p, population) in self.plan.populations.iter().enumerate() {
-            if let Some(schedule) = &self.schedules[p] {
-                let due = schedule.due_ns().saturating_sub(now);
-                sleep = sleep.min(Duration::from_nanos(due));
-            }
-            // The credit may come from another worker, which wakes nobody.
-            let publish = population.publish.as_ref();
-            let is_group = publish.is_some_and(|p| matches!(p.pace, Pace::Group { .. }));
-            if is_group && self.plan.workers > 1 && self.share_of(population) > 0 {
-                sleep = sleep.min(Duration::from_micros(200));
-            }
-        }
-        sleep
     }
 
     /// Notes that a client has bytes to send.

@@ -61,7 +61,7 @@ fn report(name: &str, args: &str) -> (Output, serde_json::Value) {
 
 #[test]
 fn two_agents_make_one_run_and_what_crosses_them_is_checked_exactly() {
-    let Some(broker) = Broker::start() else { return };
+    let broker = Broker::start();
     let (one, two) = (Agent::start("secret"), Agent::start("secret"));
     let target = broker.target();
     let port = target.rsplit(':').next().expect("host:port");
@@ -104,7 +104,7 @@ fn an_agent_without_a_secret_does_not_listen_to_a_network() {
 
 #[test]
 fn an_agent_that_dies_makes_the_run_void() {
-    let Some(broker) = Broker::start() else { return };
+    let broker = Broker::start();
     let (one, mut two) = (Agent::start(""), Agent::start(""));
     let target = broker.target();
     let port = target.rsplit(':').next().expect("host:port");
@@ -129,7 +129,7 @@ fn an_agent_that_dies_makes_the_run_void() {
 
 #[test]
 fn find_max_searches_and_says_what_it_found() {
-    let Some(broker) = Broker::start() else { return };
+    let broker = Broker::start();
     let target = broker.target();
     let port = target.rsplit(':').next().expect("host:port");
     let file = std::env::temp_dir().join(format!("ringmain-load-max-{}", std::process::id()));
@@ -156,7 +156,7 @@ fn find_max_searches_and_says_what_it_found() {
 
 #[test]
 fn compare_interleaves_both_and_reports_ratios() {
-    let (Some(a), Some(b)) = (Broker::start(), Broker::start()) else { return };
+    let (a, b) = (Broker::start(), Broker::start());
     let file = std::env::temp_dir().join(format!("ringmain-load-compare-{}", std::process::id()));
     let output = load(&format!(
         "compare {} {} --broker-pid-a {} --broker-pid-b {} --blocks 2 --json {} -- \

@@ -218,6 +218,14 @@ fn who_comes_and_goes_loses_nothing_that_its_session_keeps() {
 
 #[test]
 #[ignore = "needs the broker's binary: run tests/limits/run.sh"]
+fn cycles_with_fresh_identifiers_find_no_session_of_before() {
+    let broker = Broker::start(21_013, 1);
+    let report = broker.load("conn -c 20 -t fresh/%i --cycles 3 --fresh-ids --no-clean");
+    assert_eq!((report.counters.ready, report.counters.resumed), (60, 0));
+}
+
+#[test]
+#[ignore = "needs the broker's binary: run tests/limits/run.sh"]
 fn a_churn_of_strangers_does_not_disturb_traffic() {
     let broker = Broker::start(21_007, 2);
     let populations = vec![

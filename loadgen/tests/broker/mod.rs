@@ -17,19 +17,16 @@ pub(crate) struct Broker {
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl Broker {
-    /// Starts one with a port and a folder of its own; `None` where the binary was not built, which
-    /// is said.
-    pub(crate) fn start() -> Option<Self> {
+    /// Starts one with a port and a folder of its own.
+    pub(crate) fn start() -> Self {
         let program = program();
-        if !program.exists() {
-            eprintln!("skipped: {} is not built (cargo build -p ringmain)", program.display());
-            return None;
-        }
+        let shown = program.display();
+        assert!(program.exists(), "{shown} is not built: cargo build -p ringmain, in this profile");
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringmain-load-broker-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let port = free_port();
-        let child = Command::new(program)
+        let child = Command::new(&program)
             .args(["serve", "--listen", &format!("tcp://127.0.0.1:{port}")])
             // A machine that is busy with other tests is not what these are about.
             .args(["--set", "overload.lag_refuse_ms=60000", "--set", "overload.lag_pause_ms=60000"])
@@ -47,7 +44,7 @@ impl Broker {
             assert!(Instant::now() < until, "the broker listens");
             sleep(Duration::from_millis(20));
         }
-        Some(broker)
+        broker
     }
 
     /// `host:port`.
