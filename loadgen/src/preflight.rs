@@ -40,6 +40,8 @@ const TCP_PAGES_PER_1000: u64 = 8;
 /// From so many connections on, what one of the kernel's timers sends at once fills a backlog of less
 /// than [`BURST_PACKETS`] packets.
 const BURST_CONNECTIONS: u64 = 100_000;
+/// Connections that one chain of the kernel's table may have on average before it is worth a note.
+const CHAIN_MAX: u64 = 4;
 /// See [`BURST_CONNECTIONS`].
 const BURST_PACKETS: u64 = 16_384;
 
@@ -72,10 +74,14 @@ pub struct Facts {
     pub ports_per_source: u64,
     /// Source addresses that connections may come from.
     pub sources: u64,
-    /// `net.ipv4.tcp_mem`: low, pressure, high; pages.
-    pub tcp_mem: [u64; 3],
+    /// `net.ipv4.tcp_mem`: low, pressure, high; pages. `None` where it cannot be seen: in a network
+    /// namespace, which most containers are.
+    pub tcp_mem: Option<[u64; 3]>,
     /// Pages of TCP buffers in use.
     pub tcp_pages: u64,
+    /// `net.ipv4.tcp_ehash_entries`: chains of the table that finds an established connection, from
+    /// Linux 6.2 on.
+    pub tcp_ehash: Option<u64>,
     /// `net.ipv4.tcp_max_orphans`.
     pub tcp_max_orphans: u64,
     /// `net.ipv4.tcp_max_tw_buckets`.
@@ -269,9 +275,9 @@ fn ports(f: &Facts) -> Option<Finding> {
 }
 
 fn tcp_mem(f: &Facts) -> Option<Finding> {
-    let pages = f.tcp_mem[2].saturating_sub(f.tcp_pages);
-    let allows = pages.saturating_mul(1000) / TCP_PAGES_PER_1000;
-    let remedy = format!("at most {} pages of buffers over all sockets; raise it", f.tcp_mem[2]);
+    let [_, _, high] = f.tcp_mem?;
+    let allows = high.saturating_sub(f.tcp_pages).saturating_mul(1000) / TCP_PAGES_PER_1000;
+    let remedy = format!("at most {high} pages of buffers over all sockets; raise it");
     finding("net.ipv4.tcp_mem", allows, remedy)
 }
 
@@ -324,6 +330,17 @@ fn notes(f: &Facts, needs: Needs, fits: u64) -> Vec<String> {
             f.netdev_max_backlog
         ));
     }
+    // Both ends are in it, where both are here.
+    let chain = fits * if f.remote { 1 } else { 2 } / f.tcp_ehash.unwrap_or(u64::MAX).max(1);
+    if chain >= CHAIN_MAX {
+        notes.push(format!(
+            "net.ipv4.tcp_ehash_entries is {}: the kernel looks at {chain} connections for each packet; \
+             boot with thash_entries={}, or set net.ipv4.tcp_child_ehash_entries and run in a network \
+             namespace made after it",
+            f.tcp_ehash.unwrap_or(0),
+            (2 * fits).next_power_of_two()
+        ));
+    }
     if fits > 0 && f.kernel < (6, 11) {
         notes.push("before Linux 6.11 a socket is made by system calls: connects cost more".into());
     }
@@ -357,8 +374,14 @@ impl Facts {
             nr_open: sysctl("fs/nr_open").unwrap_or(1 << 20),
             ports_per_source: (high + 1).saturating_sub(low),
             sources: if sources == 0 { automatic } else { sources as u64 },
-            tcp_mem: numbers(&text("/proc/sys/net/ipv4/tcp_mem")),
+            tcp_mem: fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok().map(|t| numbers(&t)),
             tcp_pages: tcp_pages(&text("/proc/net/sockstat")),
+            // Negative where a namespace shares the host's.
+            tcp_ehash: text("/proc/sys/net/ipv4/tcp_ehash_entries")
+                .trim()
+                .trim_start_matches('-')
+                .parse()
+                .ok(),
             tcp_max_orphans: sysctl("net/ipv4/tcp_max_orphans").unwrap_or(u64::MAX),
             tcp_max_tw_buckets: sysctl("net/ipv4/tcp_max_tw_buckets").unwrap_or(u64::MAX),
             somaxconn: sysctl("net/core/somaxconn").unwrap_or(4096),

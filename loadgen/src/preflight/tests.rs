@@ -20,8 +20,9 @@ fn good() -> Facts {
         nr_open: 1_048_576,
         ports_per_source: 28_232,
         sources: 16_000_000,
-        tcp_mem: [287_901, 383_868, 575_802],
+        tcp_mem: Some([287_901, 383_868, 575_802]),
         tcp_pages: 2,
+        tcp_ehash: Some(4 << 20),
         tcp_max_orphans: 4_000_000,
         tcp_max_tw_buckets: 4_000_000,
         somaxconn: 4096,
@@ -97,7 +98,7 @@ fn four_source_addresses_have_ports_for_112_928() {
 
 #[test]
 fn buffers_of_all_sockets_are_bounded_by_tcp_mem() {
-    let (limit, at) = stop(|f| f.tcp_mem = [500, 700, 1000]);
+    let (limit, at) = stop(|f| f.tcp_mem = Some([500, 700, 1000]));
     assert_eq!((limit.as_str(), at), ("net.ipv4.tcp_mem", 998 * 1000 / 8));
 }
 
@@ -156,6 +157,24 @@ fn limits_on_ending_connections_are_notes_for_a_storm_and_nothing_without() {
 }
 
 #[test]
+fn long_chains_of_established_connections_are_a_note() {
+    let facts = Facts { tcp_ehash: Some(262_144), ..good() };
+    let note = &check(&facts, MILLION).notes[0];
+    assert!(
+        note.contains("looks at 7 connections") && note.contains("thash_entries=2097152"),
+        "{note}"
+    );
+    let verdict = check(&Facts { remote: true, ..facts }, MILLION);
+    assert!(verdict.notes.is_empty(), "one end: {:?}", verdict.notes);
+}
+
+#[test]
+fn what_a_namespace_does_not_show_stops_nothing() {
+    let verdict = check(&Facts { tcp_mem: None, tcp_ehash: None, ..good() }, MILLION);
+    assert!(verdict.is_enough() && verdict.notes.is_empty());
+}
+
+#[test]
 fn a_short_backlog_of_the_loopback_interface_is_a_note_where_it_matters() {
     let facts = Facts { netdev_max_backlog: 1000, ..good() };
     assert!(check(&facts, MILLION).notes[0].contains("netdev_max_backlog"));
@@ -181,5 +200,5 @@ fn this_host_answers_every_question() {
     let facts = Facts::here("127.0.0.1:1883".parse().unwrap(), 0);
     assert!(facts.kernel >= (6, 1) && facts.memory_available > 0 && facts.descriptors > 0);
     assert!(facts.file_max > 0 && facts.ports_per_source > 0 && facts.sources > 1_000_000);
-    assert!(facts.tcp_mem[2] > facts.tcp_mem[0]);
+    assert!(facts.tcp_mem.is_none_or(|[low, _, high]| high > low));
 }
