@@ -2,9 +2,17 @@
 //!
 //! Connections are not among them: they are direct descriptors of the rings.
 
-/// Open descriptors; 0 when /proc does not say.
+/// Open descriptors; `u64::MAX` when there is none left to look with, 0 without /proc.
 pub(super) fn open() -> u64 {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(fds) => fds.count() as u64,
+        Err(e) => when_unseen(&e),
+    }
+}
+
+fn when_unseen(e: &std::io::Error) -> u64 {
+    let none_left = matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+    if none_left { u64::MAX } else { 0 }
 }
 
 /// RLIMIT_NOFILE, the soft one; `u64::MAX` when /proc does not say.
@@ -28,5 +36,12 @@ mod tests {
                     Max open files            1024                 524288               files\n";
         assert_eq!(parse_limit(text), Some(1024));
         assert!(open() > 2 && limit() >= open(), "this process");
+    }
+
+    // L05
+    #[test]
+    fn when_there_is_no_descriptor_to_look_with_all_are_in_use() {
+        let unseen = |errno| when_unseen(&std::io::Error::from_raw_os_error(errno));
+        assert_eq!([libc::EMFILE, libc::ENFILE, libc::ENOENT].map(unseen), [u64::MAX, u64::MAX, 0]);
     }
 }

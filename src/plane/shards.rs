@@ -91,19 +91,22 @@ fn openable(listeners: &[Listener]) -> Result<Vec<Listener>, String> {
 struct Watch {
     marks: Watermarks,
     check_interval: Duration,
-    /// Ordinary descriptors above which they are scarce.
+    /// Ordinary descriptors above which they are scarce, of how many.
     descriptors_high: u64,
+    descriptors_limit: u64,
 }
 
 impl Watch {
     fn new(config: &Config) -> Self {
         let (limits, overload) = (&config.limits, &config.overload);
         let percent = u64::from(overload.descriptors_high_percent);
-        let high = || descriptors::limit().saturating_mul(percent) / 100;
+        let limit = descriptors::limit();
+        let high = limit.saturating_mul(percent) / 100;
         Self {
             marks: Watermarks::new(limits.memory_high_bytes, limits.memory_critical_bytes),
             check_interval: Duration::from_millis(overload.check_interval_ms.into()),
-            descriptors_high: if overload.enabled { high() } else { u64::MAX },
+            descriptors_high: if overload.enabled { high } else { u64::MAX },
+            descriptors_limit: limit,
         }
     }
 }
@@ -191,7 +194,7 @@ impl Watcher {
         let scarce = used > self.watch.descriptors_high;
         if scarce != self.descriptors_scarce {
             self.descriptors_scarce = scarce;
-            let limit = descriptors::limit();
+            let limit = self.watch.descriptors_limit;
             tracing::warn!(scarce, used, limit, "descriptors; when scarce, no new connections");
             self.tell_all(&Control::DescriptorsScarce(scarce));
         }

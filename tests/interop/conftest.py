@@ -70,7 +70,7 @@ def _module_broker(
 def broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _module_broker: list[Broker], shards: int
 ) -> Iterator[Broker]:
-    """A broker with default settings, shared by the tests of a module; each test must leave it serving."""
+    """A broker with the default settings but for overload, shared by the tests of a module; each test must leave it serving."""
     if not _module_broker[0].alive():
         _module_broker[0] = _new(request, tmp_path_factory.mktemp("broker"), shards, {})
     yield _module_broker[0]

@@ -8,6 +8,7 @@
 
 mod accept;
 mod background;
+mod children;
 mod close;
 mod config;
 mod conn;

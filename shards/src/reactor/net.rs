@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use super::accept::Acceptor;
 use super::background;
+use super::children::Children;
 use super::conn::{Conn, Conns, Phase, Pool};
 use super::probe::{Feature, Features};
 use super::ring::Ring;
@@ -29,11 +30,6 @@ const TURN_COMPLETIONS_MAX: usize = 1024;
 const TURN_DELIVERIES_MAX: usize = 256;
 /// Orders of the control plane handled in one turn.
 const TURN_CONTROLS_MAX: usize = 16;
-/// After a batch of at least this many completions the kernel is asked for [`WANT_MANY`] at once:
-/// deferred work otherwise hands out about 20 a pass.
-const BUSY_BATCH: usize = 16;
-/// See [`BUSY_BATCH`].
-const WANT_MANY: u32 = 512;
 /// Longest sleep while other tasks of this executor exist.
 const SLEEP_WITH_TASKS: Duration = Duration::from_millis(2);
 /// How long the net task stays on the core while other tasks of this executor exist.
@@ -78,8 +74,7 @@ pub(super) struct Net {
     /// Closing connections, by deadline (all have the same patience).
     pub closing: VecDeque<(u64, ConnId)>,
     pub now: Now,
-    pub children: Vec<OwnedFd>,
-    child_due: Vec<bool>,
+    children: Children,
     pub stage: Stage,
     stop_deadline_ms: u64,
 }
@@ -129,12 +124,12 @@ impl<M: Machine> NetTask<M> {
         self.net.start();
         let mut left = Instant::now();
         loop {
-            let handled = self.turn();
+            self.turn();
             if self.net.stage_passed() {
                 return Ok(());
             }
             self.net.enter_children()?;
-            self.sleep_or_submit(handled)?;
+            self.sleep_or_submit()?;
             // With the executor to itself the task never leaves it. Otherwise it leaves by a timer, not
             // by a yield: only a timer makes sure that the executor's own sleep ends.
             if background::tasks() > 0 && left.elapsed() >= STAY_WITH_TASKS {
@@ -144,14 +139,18 @@ impl<M: Machine> NetTask<M> {
         }
     }
 
-    /// One turn: all that happened, in; all that is to be done, out. Returns completions handled.
-    fn turn(&mut self) -> usize {
+    /// One turn: all that happened, in; all that is to be done, out.
+    fn turn(&mut self) {
         self.net.read_clock();
         self.fed = false;
         let mut handled = 0;
-        for ring in 0..self.net.rings.len() {
+        handled += self.reap(0, TURN_COMPLETIONS_MAX);
+        // More of them may get hot meanwhile, but have no completions yet.
+        for nth in 0..self.net.children.hot() {
+            let ring = self.net.children.nth_hot(nth);
             handled += self.reap(ring, TURN_COMPLETIONS_MAX - handled);
         }
+        self.net.children.rotate();
         self.take_deliveries();
         self.take_controls();
         while let Some(peer) = self.net.lanes.pop_drained() {
@@ -169,7 +168,6 @@ impl<M: Machine> NetTask<M> {
         self.net.finish_turn();
         self.send_out();
         self.net.publish_gauges();
-        handled
     }
 
     /// Gives one input to the machine.
@@ -284,13 +282,13 @@ impl<M: Machine> NetTask<M> {
     /// with one completion more than there are such sends, and a message that comes alone costs one
     /// enter instead of two. A send that finds its socket full completes later: then one event is
     /// missed for [`SLEEP_AFTER_SENDS`] at most.
-    fn sleep_or_submit(&mut self, handled: usize) -> io::Result<()> {
+    fn sleep_or_submit(&mut self) -> io::Result<()> {
         let sends = std::mem::take(&mut self.net.quiet_sends);
-        if handled >= BUSY_BATCH {
-            return self.net.rings[0].enter(WANT_MANY, Duration::ZERO);
+        if self.net.rings[0].is_busy() {
+            return self.net.rings[0].enter_again();
         }
         if self.net.now.mono_ns - self.busy_ns < self.busy_wait.as_nanos() as u64 {
-            return self.net.rings[0].enter(0, Duration::ZERO);
+            return self.net.rings[0].enter_again();
         }
         let timeout = self.net.sleep_time(self.machine.deadline_ms());
         self.net.lanes.mailbox().sleep.announce();
@@ -307,7 +305,7 @@ impl<M: Machine> NetTask<M> {
                 _ => self.net.rings[0].enter(1, timeout),
             }
         } else {
-            self.net.rings[0].enter(0, Duration::ZERO)
+            self.net.rings[0].enter_again()
         };
         self.net.lanes.mailbox().sleep.wake_up();
         entered
@@ -320,14 +318,13 @@ impl Net {
         shared: Arc<Shared>,
         features: Features,
         rings: Vec<Ring>,
-        children: Vec<OwnedFd>,
+        children: Children,
         acceptor: Acceptor,
     ) -> Self {
         let lanes = Lanes::new(me, Arc::clone(&shared.mailboxes));
         Self {
             me,
             features,
-            child_due: vec![true; rings.len()],
             rings,
             conns: Conns::default(),
             pool: Pool::default(),
@@ -369,6 +366,7 @@ impl Net {
     ///
     /// See [`Ring::push`]: what the entry points to lives until its completion was reaped.
     pub(super) unsafe fn submit(&mut self, ring: u16, entry: squeue::Entry) {
+        self.children.heat(usize::from(ring), &self.rings);
         // SAFETY: passed on to the caller.
         unsafe { self.rings[usize::from(ring)].push(entry) }
     }
@@ -455,13 +453,13 @@ impl Net {
     }
 
     fn poll_child(&mut self, ring: u32) {
-        let fd = self.children[ring as usize - 1].as_raw_fd();
+        let fd = self.children.signal(ring as usize);
         self.poll_eventfd(fd, token::of_index(Kind::PollChild, ring));
     }
 
     fn on_poll_child(&mut self, ring: u32, cqe: &cqueue::Entry) {
-        drain_eventfd(self.children[ring as usize - 1].as_raw_fd());
-        self.child_due[ring as usize] = true;
+        drain_eventfd(self.children.signal(ring as usize));
+        self.children.signalled(ring as usize, &self.rings);
         if !cqueue::more(cqe.flags()) {
             self.poll_child(ring);
         }
@@ -469,19 +467,17 @@ impl Net {
 
     /// Enters the child rings that have something to submit or to run.
     fn enter_children(&mut self) -> io::Result<()> {
-        for ix in 1..self.rings.len() {
-            if std::mem::take(&mut self.child_due[ix]) || self.rings[ix].wants_enter() {
-                self.rings[ix].enter(0, Duration::ZERO)?;
-            }
+        let mut nth = 0;
+        while let Some((at, ring)) = self.children.next_to_enter(nth, &mut self.rings) {
+            self.rings[ring].enter_now()?;
+            nth = at + 1;
         }
         Ok(())
     }
 
-    /// Whether a turn has something to do already.
+    /// Whether a turn has something to do already. If not, all rings may wake the shard from here on.
     fn has_work(&mut self) -> bool {
-        self.rings[0].has_completions()
-            || self.child_due.iter().skip(1).any(|due| *due)
-            || self.rings.iter_mut().skip(1).any(|r| r.has_completions() || r.wants_enter())
+        self.rings[0].has_completions() || self.children.cool(&mut self.rings)
     }
 
     fn sleep_time(&self, deadline_ms: u64) -> Duration {

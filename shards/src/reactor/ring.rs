@@ -17,6 +17,12 @@ pub(super) const BUFFER_GROUP: u16 = 0;
 /// Submission entries. A full queue costs one more enter; above this the array no longer fits L2.
 const SQ_ENTRIES: u32 = 1024;
 
+/// After a batch of at least this many completions the kernel is asked for [`WANT_MANY`] at once:
+/// deferred work otherwise hands out about 20 a pass.
+const BUSY_BATCH: usize = 16;
+/// See [`BUSY_BATCH`].
+const WANT_MANY: u32 = 512;
+
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -80,6 +86,8 @@ pub(super) struct Ring {
     enter_flags: u32,
     backlog: VecDeque<squeue::Entry>,
     pub addr: Arc<RingAddr>,
+    /// Completions that the last look found.
+    found: usize,
     /// Times this ring was entered.
     pub enters: u64,
 }
@@ -120,6 +128,7 @@ impl Ring {
             enter_flags,
             backlog: VecDeque::new(),
             addr: Arc::new(RingAddr { fd, used: AtomicU32::new(0), capacity }),
+            found: 0,
             enters: 0,
         })
     }
@@ -127,6 +136,13 @@ impl Ring {
     /// Has an eventfd signalled whenever this ring has completions or work to run.
     pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
         self.io.submitter().register_eventfd(eventfd)
+    }
+
+    /// Whether the eventfd is signalled.
+    pub(super) fn set_signals(&self, on: bool) {
+        // SAFETY: the queue is shared with nobody but the kernel; only one view of it exists.
+        let queue = unsafe { self.io.completion_shared() };
+        if on { queue.enable_eventfd() } else { queue.disable_eventfd() }
     }
 
     /// Queues one submission; it leaves at the next [`enter`](Self::enter).
@@ -188,6 +204,21 @@ impl Ring {
         }
     }
 
+    /// Whether the last look found so many completions that there are likely to be more.
+    pub(super) fn is_busy(&self) -> bool {
+        self.found >= BUSY_BATCH
+    }
+
+    /// Submits and runs deferred work, without waiting; much of it where the last look found much.
+    pub(super) fn enter_now(&mut self) -> io::Result<()> {
+        self.enter(if self.is_busy() { WANT_MANY } else { 0 }, Duration::ZERO)
+    }
+
+    /// [`Self::enter_now`], if there is a purpose.
+    pub(super) fn enter_again(&mut self) -> io::Result<()> {
+        if self.wants_enter() { self.enter_now() } else { Ok(()) }
+    }
+
     fn raw_enter(
         &mut self,
         want: u32,
@@ -222,7 +253,8 @@ impl Ring {
     pub(super) fn reap(&mut self, out: &mut Vec<cqueue::Entry>, max: usize) -> usize {
         let before = out.len();
         out.extend(self.io.completion().take(max));
-        out.len() - before
+        self.found = out.len() - before;
+        self.found
     }
 
     /// Whether completions wait to be reaped.

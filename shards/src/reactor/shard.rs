@@ -8,6 +8,7 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::accept::Acceptor;
+use super::children::Children;
 use super::config::{NodeConfig, RingPlan, StartError};
 use super::net::{Net, NetTask};
 use super::probe::{Feature, Features};
@@ -121,12 +122,12 @@ impl ShardThread {
     }
 }
 
-/// A shard's rings, and the eventfds of all but the first.
-type Rings = (Vec<Ring>, Vec<OwnedFd>);
+/// A shard's rings, and what it keeps about all but the first.
+type Rings = (Vec<Ring>, Children);
 
 fn open_rings(sizes: Sizes, features: Features) -> Result<Rings, (&'static str, io::Error)> {
     let register = features.has(Feature::RegisteredRing);
-    let mut children = Vec::new();
+    let mut signals = Vec::new();
     let mut rings = Vec::new();
     for ix in 0..sizes.rings {
         let size = if ix == 0 { sizes.main } else { sizes.child };
@@ -136,11 +137,11 @@ fn open_rings(sizes: Sizes, features: Features) -> Result<Rings, (&'static str, 
         if ix > 0 {
             let signal = eventfd().map_err(|e| ("eventfd", e))?;
             ring.register_eventfd(signal.as_raw_fd()).map_err(|e| ("eventfd of a ring", e))?;
-            children.push(signal);
+            signals.push(signal);
         }
         rings.push(ring);
     }
-    Ok((rings, children))
+    Ok((rings, Children::new(signals)))
 }
 
 /// The soft limit of descriptors; it bounds each table of direct descriptors as well.
