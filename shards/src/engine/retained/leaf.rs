@@ -73,9 +73,13 @@ impl Leaf {
 
     #[inline]
     pub(super) fn entry(&self, mut at: usize) -> Entry {
-        let shared = number(&self.data, &mut at);
-        let suffix_len = number(&self.data, &mut at);
-        let record_len = number(&self.data, &mut at);
+        let [shared, suffix_len, record_len] = match self.data[at..].first_chunk::<3>() {
+            Some(n) if (n[0] | n[1] | n[2]) < 0x80 => {
+                at += 3;
+                n.map(usize::from)
+            }
+            _ => std::array::from_fn(|_| number(&self.data, &mut at)),
+        };
         let record = at + suffix_len;
         Entry { shared, suffix: at, record, end: record + record_len }
     }
@@ -272,7 +276,9 @@ impl Leaf {
         if new > old {
             self.data.resize(new, 0);
         }
-        self.data.copy_within(to..old, from + added);
+        if new != old {
+            self.data.copy_within(to..old, from + added);
+        }
         self.data.truncate(new);
         let mut at = from;
         for part in parts {

@@ -16,6 +16,10 @@ const LOOKS_SEEK: usize = 8;
 /// So many bytes of a key count as another topic.
 const LOOK_BYTES: usize = 256;
 
+/// Bytes and messages that a page has room for at first: about what a small `+` finds.
+const DATA_MIN: usize = 1024;
+const HEADS_MIN: usize = 16;
+
 /// Where a replay stands: the least key that is still to be looked at. Survives any change to the store,
 /// for what it says is about topics, not about the places where they lie.
 #[derive(Clone, Debug, Default)]
@@ -39,14 +43,15 @@ pub(super) struct Page {
 
 #[derive(Debug)]
 enum Head {
-    /// Its data is in the page's, up to there.
+    /// So many bytes of the page's data are its own.
     New(Message, usize),
     Kept(Arc<Message>),
 }
 
 impl Page {
     pub(super) fn new(max_messages: usize, max_bytes: usize, now_ms: u64) -> Self {
-        Self { max_messages, max_bytes, now_ms, ..Self::default() }
+        let (data, heads) = (Vec::with_capacity(DATA_MIN), Vec::with_capacity(HEADS_MIN));
+        Self { max_messages, max_bytes, now_ms, bytes: 0, data, heads }
     }
 
     /// Whether a message of this many bytes has to wait for the next page.
@@ -60,7 +65,8 @@ impl Page {
         self.heads.push(match record {
             Record::Big(msg) => Head::Kept(Arc::clone(msg)),
             Record::Inline(r) => {
-                let at = self.data.len();
+                let (at, len) = (self.data.len(), key.len() + r.props.len() + r.payload.len());
+                self.data.reserve(len);
                 self.data.extend_from_slice(key);
                 for b in &mut self.data[at..] {
                     if *b == 0 {
@@ -69,19 +75,17 @@ impl Page {
                 }
                 self.data.extend_from_slice(r.props);
                 self.data.extend_from_slice(r.payload);
-                Head::New(r.head(key.len()), self.data.len())
+                Head::New(r.head(key.len()), len)
             }
         });
     }
 
     pub(super) fn messages(self) -> impl Iterator<Item = Arc<Message>> {
-        let data = Bytes::from(self.data);
-        let mut at = 0;
+        let mut data = Bytes::from(self.data);
         self.heads.into_iter().map(move |head| match head {
             Head::Kept(msg) => msg,
-            Head::New(mut msg, to) => {
-                msg.data = data.slice(at..to);
-                at = to;
+            Head::New(mut msg, len) => {
+                msg.data = data.split_to(len);
                 Arc::new(msg)
             }
         })
