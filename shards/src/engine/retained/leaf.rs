@@ -294,7 +294,10 @@ impl Leaf {
     fn fit(&mut self) {
         let least = size_class(self.data.len());
         if least + least / 4 < self.data.capacity() {
-            self.data.shrink_to(least);
+            // Not `shrink_to`: allocators leave a block where it is that is half used.
+            let mut data = Vec::with_capacity(least);
+            data.extend_from_slice(&self.data);
+            self.data = data;
         }
     }
 }
