@@ -260,9 +260,8 @@ fn agree(
     let mut topics: Vec<SmallVec<[u8; 128]>> = model.keys().map(|t| key_of(t)).collect();
     topics.sort();
     assert_eq!(keys, topics.iter().map(|k| k.to_vec()).collect::<Vec<_>>());
-    let dues = model.values().filter_map(|m| {
-        (m.expiry_s != u32::MAX).then(|| m.created_ms + u64::from(m.expiry_s) * 1000)
-    });
+    let expire = model.values().filter(|m| m.expiry_s != u32::MAX);
+    let dues = expire.map(|m| m.created_ms + u64::from(m.expiry_s) * 1000);
     assert_eq!(s.next_expiry_ms(), dues.min());
     let bytes: usize = model.values().map(|m| m.queue_bytes()).sum();
     assert_eq!((s.len(), s.message_bytes()), (model.len(), bytes));
