@@ -275,8 +275,9 @@ impl Leaves {
 }
 
 impl Separator {
+    /// Of a text that is too long to lie in the separator itself.
     fn heap_bytes(&self) -> usize {
-        if self.0.is_heap_allocated() { self.0.capacity() } else { 0 }
+        if self.0.is_heap_allocated() { self.0.len() } else { 0 }
     }
 }
 
