@@ -98,11 +98,23 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
+    /// From the fields of a [`Message`] of the same names.
+    pub(crate) fn new(created_ms: u64, expiry_s: u32, expiry_forwarded: bool) -> Self {
+        Self { created_ms, expiry_s, expiry_forwarded }
+    }
+
     /// Whether it is over at `now_ms`. [S-11]
     #[must_use]
     pub fn is_over(self, now_ms: u64) -> bool {
-        self.expiry_s != u32::MAX
-            && now_ms >= self.created_ms.saturating_add(u64::from(self.expiry_s) * 1000)
+        self.expiry_s != u32::MAX && now_ms >= self.ends_ms()
+    }
+
+    /// When it is over, ms; `u64::MAX` = never.
+    pub(crate) fn ends_ms(self) -> u64 {
+        match self.expiry_s {
+            u32::MAX => u64::MAX,
+            s => self.created_ms.saturating_add(u64::from(s) * 1000),
+        }
     }
 
     /// The expiry interval to forward: what is left of it in whole seconds, at least 1. [S-11]

@@ -106,7 +106,7 @@ impl Shard {
         let own = msg.topic().starts_with("$SYS/");
         if msg.payload().is_empty() {
             let before = self.retained.message_bytes();
-            if self.retained.clear(msg.topic()).is_some() {
+            if self.retained.clear(msg.topic()) {
                 self.core.node.retained_gone(me, 1);
                 self.core.node.give_retained_places(u64::from(!own));
             }
@@ -114,9 +114,9 @@ impl Shard {
             return;
         }
         let cfg = &self.core.cfg.retained;
-        let old = self.retained.get(msg.topic(), self.core.now_ms);
+        let old = self.retained.bytes_of(msg.topic(), self.core.now_ms);
         let is_new = old.is_none();
-        let old_bytes = old.map_or(0, |m| m.queue_bytes()) as u64;
+        let old_bytes = old.unwrap_or(0) as u64;
         let others = self.core.node.retained_bytes().saturating_sub(old_bytes);
         let too_large = cfg.max_bytes != 0 && others + msg.queue_bytes() as u64 > cfg.max_bytes;
         let counted = is_new && !own;
@@ -190,7 +190,7 @@ impl Shard {
         if is_wildcard(filter) {
             return self.retained.page(filter, cursor, max, PAGE_BYTES, now_ms, out);
         }
-        out.extend(self.retained.get(filter, now_ms).cloned());
+        out.extend(self.retained.get(filter, now_ms));
         true
     }
 

@@ -71,7 +71,7 @@ impl Shard {
         let core = Core::new(id, cfg, node, seed, now);
         let mut shard = Self {
             // The limit is the node's: `store_retained` keeps it.
-            retained: RetainedStore::new(usize::MAX, usize::MAX, hash_seed),
+            retained: RetainedStore::new(usize::MAX, usize::MAX),
             core,
             subs: SubIndex::new(hash_seed),
             routes,

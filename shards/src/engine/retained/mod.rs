@@ -1,39 +1,42 @@
 //! Retained messages of the topics that this shard owns.
 //!
-//! A tree of topic levels; replays walk it in pages, each bounded, and hold only a cursor. Decision
-//! record 0013 has the measurements.
+//! Topics in order, in leaves of some dozens that share what they begin with; a message lies with its
+//! topic and is made anew when it is replayed. Replays walk in pages, each bounded, and hold only the text
+//! where to go on. Decision record 0013 has the measurements.
 
+mod leaf;
+mod leaves;
+mod record;
 mod replay;
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests;
-mod tree;
 
 use super::message::Message;
+use leaves::Leaves;
 pub use replay::RetainedCursor;
-use replay::Walk;
-use std::collections::BTreeSet;
+use replay::{Page, Walk};
+use smallvec::SmallVec;
 use std::sync::Arc;
-use tree::Tree;
 
 /// Lives on: each shard, for the topics whose hash it owns.
 #[derive(Debug)]
 pub struct RetainedStore {
-    tree: Tree,
-    /// (expiry in ms, node) of the messages that expire.
-    expiries: BTreeSet<(u64, u32)>,
+    leaves: Leaves,
     count: usize,
     bytes: usize,
     max_count: usize,
     max_bytes: usize,
+    /// For the record that is being written.
+    record: Vec<u8>,
 }
 
 /// What [`RetainedStore::set`] did.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainedSet {
     /// The topic had no retained message.
     New,
-    /// It had this one.
-    Replaced(Arc<Message>),
+    /// It had one.
+    Replaced,
 }
 
 /// The message was not stored; an older one of the topic stays.
@@ -43,17 +46,11 @@ pub struct RetainedFull;
 
 impl RetainedStore {
     /// An empty store that takes at most `max_count` messages and `max_bytes` bytes of them
-    /// ([`Message::queue_bytes`]).
+    /// ([`message_bytes`](Self::message_bytes)).
     #[must_use]
-    pub fn new(max_count: usize, max_bytes: usize, seed: u64) -> Self {
-        Self {
-            tree: Tree::new(seed),
-            expiries: BTreeSet::new(),
-            count: 0,
-            bytes: 0,
-            max_count,
-            max_bytes,
-        }
+    pub fn new(max_count: usize, max_bytes: usize) -> Self {
+        let leaves = Leaves::new();
+        Self { leaves, count: 0, bytes: 0, max_count, max_bytes, record: Vec::new() }
     }
 
     /// Stores `msg` as the retained message of its topic. (A zero-byte one is a
@@ -63,46 +60,59 @@ impl RetainedStore {
     /// [`RetainedFull`]; nothing has changed then. Messages that have expired but were not yet
     /// removed by [`expire`](Self::expire) count.
     pub fn set(&mut self, msg: Arc<Message>) -> Result<RetainedSet, RetainedFull> {
-        let size = msg.queue_bytes();
-        let found = self.tree.find(msg.topic());
-        let old = found.and_then(|id| self.tree.node(id).message.as_ref());
-        let old_size = old.map_or(0, |m| m.queue_bytes());
-        if self.bytes - old_size + size > self.max_bytes
-            || old.is_none() && self.count >= self.max_count
-        {
-            return Err(RetainedFull);
+        let key = key_of(msg.topic());
+        let size = record::charge(&msg);
+        let Self { count, bytes, max_count, max_bytes, .. } = *self;
+        let put = self.leaves.put(&key, &mut self.record, |old, big, record| {
+            let others = bytes - old.map_or(0, |old| old.charge);
+            if others + size > max_bytes || old.is_none() && count >= max_count {
+                return false;
+            }
+            if record::is_big(&msg) {
+                record::write_big(big.insert(msg), record);
+            } else {
+                record::write(&msg, record);
+            }
+            true
+        });
+        let Some(old) = put else { return Err(RetainedFull) };
+        self.bytes = bytes + size - old.map_or(0, |old| old.charge);
+        if old.is_some() {
+            return Ok(RetainedSet::Replaced);
         }
-        let id = found.unwrap_or_else(|| self.tree.find_or_insert(msg.topic()));
-        if let Some(at) = expiry_ms(&msg) {
-            self.expiries.insert((at, id));
-        }
-        let old = self.tree.node_mut(id).message.replace(Arc::clone(&msg));
-        self.bytes = self.bytes - old_size + size;
-        let Some(old) = old else {
-            self.count += 1;
-            return Ok(RetainedSet::New);
-        };
-        if let Some(at) = expiry_ms(&old).filter(|at| Some(*at) != expiry_ms(&msg)) {
-            self.expiries.remove(&(at, id));
-        }
-        Ok(RetainedSet::Replaced(old))
+        self.count += 1;
+        Ok(RetainedSet::New)
     }
 
-    /// Removes the topic's retained message; others, also of topics below, stay. [S-43] [S-45]
-    pub fn clear(&mut self, topic: &str) -> Option<Arc<Message>> {
-        let id = self.tree.find(topic)?;
-        self.take(id)
+    /// Removes the topic's retained message; others, also of topics below, stay. Whether it had one.
+    /// [S-43] [S-45]
+    pub fn clear(&mut self, topic: &str) -> bool {
+        let Some(old) = self.leaves.remove(&key_of(topic)) else { return false };
+        self.count -= 1;
+        self.bytes -= old.charge;
+        true
     }
 
     /// The topic's retained message, unless it has expired.
     #[must_use]
-    pub fn get(&self, topic: &str, now_ms: u64) -> Option<&Arc<Message>> {
-        let id = self.tree.find(topic)?;
-        self.tree.node(id).message.as_ref().filter(|m| !m.is_expired(now_ms))
+    pub fn get(&self, topic: &str, now_ms: u64) -> Option<Arc<Message>> {
+        let key = key_of(topic);
+        let record = self.leaves.get(&key).filter(|r| !r.lifetime().is_over(now_ms))?;
+        let mut page = Page::default();
+        page.push(&key, &record);
+        page.messages().next()
+    }
+
+    /// What the topic's retained message has in [`message_bytes`](Self::message_bytes), unless it has
+    /// expired.
+    #[must_use]
+    pub fn bytes_of(&self, topic: &str, now_ms: u64) -> Option<usize> {
+        let record = self.leaves.get(&key_of(topic)).filter(|r| !r.lifetime().is_over(now_ms))?;
+        Some(record.charge(topic.len()))
     }
 
     /// Appends the next messages whose topics match `filter`, at most `max_messages` and `max_bytes`,
-    /// but at least one if there is one; looks at a bounded number of levels. Returns whether the
+    /// but at least one if there is one; looks at a bounded number of topics. Returns whether the
     /// replay is done: if not, call again with the same filter and cursor, even when nothing was
     /// appended.
     ///
@@ -116,26 +126,29 @@ impl RetainedStore {
         now_ms: u64,
         out: &mut Vec<Arc<Message>>,
     ) -> bool {
-        Walk::new(&self.tree, filter).page(cursor, max_messages, max_bytes, now_ms, out)
+        let mut page = Page::new(max_messages, max_bytes, now_ms);
+        let done = Walk::new(&self.leaves, filter).fill(cursor, &mut page);
+        out.extend(page.messages());
+        done
     }
 
     /// Removes up to `max` messages that have expired at `now_ms`; returns how many. [S-11]
     pub fn expire(&mut self, now_ms: u64, max: usize) -> usize {
         let mut removed = 0;
-        while removed < max
-            && let Some((at, id)) = self.expiries.first().copied()
-            && at <= now_ms
-        {
-            self.take(id);
-            removed += 1;
+        while removed < max && self.leaves.due_ms().is_some_and(|at| at <= now_ms) {
+            self.leaves.expire(now_ms, max - removed, |old| {
+                removed += 1;
+                self.bytes -= old.charge;
+            });
         }
+        self.count -= removed;
         removed
     }
 
     /// When [`expire`](Self::expire) next has something to do, ms.
     #[must_use]
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.expiries.first().map(|(at, _)| *at)
+        self.leaves.due_ms()
     }
 
     /// Messages stored.
@@ -150,31 +163,34 @@ impl RetainedStore {
         self.count == 0
     }
 
-    /// Bytes of the messages stored, as limited by `max_bytes`.
+    /// Bytes of the messages stored, as limited by `max_bytes`: [`Message::queue_bytes`] of what a
+    /// replay would return.
     #[must_use]
     pub fn message_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes that the index itself holds, without the messages; the part in B-trees is estimated.
+    /// Bytes that the store holds, messages and all; the part in B-trees is estimated. Topics that
+    /// begin alike share that, so it can be less than [`content_bytes`](Self::content_bytes).
     #[must_use]
-    pub fn index_bytes(&self) -> usize {
-        self.tree.bytes() + self.expiries.len() * 24
+    pub fn memory_bytes(&self) -> usize {
+        self.leaves.bytes() + self.record.capacity()
     }
 
-    fn take(&mut self, id: u32) -> Option<Arc<Message>> {
-        let old = self.tree.node_mut(id).message.take()?;
-        if let Some(at) = expiry_ms(&old) {
-            self.expiries.remove(&(at, id));
-        }
-        self.count -= 1;
-        self.bytes -= old.queue_bytes();
-        self.tree.prune(id);
-        Some(old)
+    /// Bytes of topics, properties and payloads.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        self.bytes - self.count * size_of::<Message>()
     }
 }
 
-fn expiry_ms(message: &Message) -> Option<u64> {
-    (message.expiry_s != u32::MAX)
-        .then(|| message.created_ms.saturating_add(u64::from(message.expiry_s) * 1000))
+/// The key of a topic. U+0000 for '/', so that what lies below a level follows it at once.
+fn key_of(topic: &str) -> SmallVec<[u8; 128]> {
+    let mut key = SmallVec::from_slice(topic.as_bytes());
+    for b in &mut key {
+        if *b == b'/' {
+            *b = 0;
+        }
+    }
+    key
 }
