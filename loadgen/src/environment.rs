@@ -367,6 +367,20 @@ pub fn descriptor_limit() -> u64 {
     if result == 0 { limit.rlim_cur } else { 1024 }
 }
 
+/// CPUs that this thread may run on, in order.
+#[must_use]
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: an all-zero set is valid, the kernel writes no more than its size, and CPU_ISSET stays
+    // inside of it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
+            return Vec::new();
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
+    }
+}
+
 /// Binds this thread to one CPU.
 ///
 /// # Errors
@@ -392,6 +406,19 @@ mod tests {
         assert!(here.sysctls.contains_key("net.core.somaxconn"), "{:?}", here.sysctls);
         assert!(here.limits["open files"].contains(" / "), "{:?}", here.limits);
         assert!(here.rows().iter().any(|(name, _)| name == "kernel"));
+    }
+
+    #[test]
+    fn a_thread_may_run_on_the_cpu_that_it_is_bound_to_and_no_other() {
+        let all = allowed_cpus();
+        assert!(!all.is_empty());
+        std::thread::spawn(move || {
+            let last = all[all.len() - 1];
+            pin_to(last).unwrap();
+            assert_eq!(allowed_cpus(), [last]);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

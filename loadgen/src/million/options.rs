@@ -35,10 +35,11 @@ pub struct Options {
     /// the connections need when the broker is there, else what the kernel chooses.
     #[arg(long, value_delimiter = ',')]
     pub ifaddr: Vec<IpAddr>,
-    /// Threads.
-    #[arg(long, default_value_t = 1)]
-    pub workers: usize,
-    /// CPUs for the threads, separated by commas.
+    /// Threads; without it one for each CPU. A single one shares its CPU with a shard of a broker on
+    /// this host, and waits for it while another CPU has nothing to do.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// CPUs for the threads, separated by commas; without it all, where --workers is not given either.
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
     /// Connections that may be opening at once.
@@ -111,13 +112,29 @@ impl Options {
         1 + 2 * u64::from(self.pairs)
     }
 
+    /// Threads, and the CPUs for them, in turn.
+    #[must_use]
+    pub fn threads(&self) -> (usize, Vec<usize>) {
+        match self.workers {
+            Some(workers) => (workers, self.cpus.clone()),
+            None => {
+                let all = crate::environment::allowed_cpus();
+                let cpus = if self.cpus.is_empty() { all } else { self.cpus.clone() };
+                (cpus.len().max(1), cpus)
+            }
+        }
+    }
+
     /// Checks the relations between the options.
     ///
     /// # Errors
     /// A sentence for the user.
     pub fn check(&self) -> Result<(), String> {
         let positive = |n: f64| n.is_finite() && n > 0.0;
-        if self.count == 0 || self.workers == 0 || self.in_flight == 0 || self.storm_in_flight == 0
+        if self.count == 0
+            || self.workers == Some(0)
+            || self.in_flight == 0
+            || self.storm_in_flight == 0
         {
             return Err("connections, workers and connections in flight start at 1".into());
         }

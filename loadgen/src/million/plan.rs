@@ -40,8 +40,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// A sentence for the user.
 pub(super) fn plan(o: &Options, count: u32) -> Result<Plan, String> {
     let mut plan = Plan::new(o.target());
-    plan.workers = o.workers;
-    plan.cpus.clone_from(&o.cpus);
+    (plan.workers, plan.cpus) = o.threads();
     plan.connect_timeout = seconds(o.connect_timeout)?;
     // As client libraries do: a second, then two, then four.
     plan.backoff.first = Duration::from_secs(1);

@@ -75,7 +75,11 @@ impl Children {
     }
 
     /// The next ring to enter from place `nth` on among the hot ones, and its place.
-    pub(super) fn next_to_enter(&mut self, nth: usize, rings: &mut [Ring]) -> Option<(usize, usize)> {
+    pub(super) fn next_to_enter(
+        &mut self,
+        nth: usize,
+        rings: &mut [Ring],
+    ) -> Option<(usize, usize)> {
         for nth in nth..self.hot.len() {
             let ring = self.nth_hot(nth);
             if std::mem::take(&mut self.all[ring - 1].due) || rings[ring].wants_enter() {
