@@ -136,7 +136,7 @@ impl Grid {
     pub(super) fn new(shards: usize, base_bits: u32, level_max: u32, tagged: bool) -> Self {
         assert!(level_max <= LEVEL_MAX && base_bits >= CHUNK_BITS);
         let chunks = Place::of(buckets(base_bits, level_max) - 1).chunk + 1;
-        Self {
+        let grid = Self {
             tagged,
             words: shards.div_ceil(64),
             base_bits,
@@ -146,7 +146,11 @@ impl Grid {
             settled: AtomicU32::new(0),
             live: AtomicI64::new(0),
             shards: (0..shards).map(|_| Apart(AtomicU32::new(ABSENT))).collect(),
-        }
+        };
+        // A model does not see that `OnceLock` publishes what it holds.
+        let first = if cfg!(ringmain_loom) { buckets(base_bits, level_max) } else { 0 };
+        (0..first).for_each(|index| _ = grid.bucket_to_write(index));
+        grid
     }
 
     pub(super) fn writer(&self, shard: usize) -> Option<GridWriter> {
@@ -338,7 +342,7 @@ impl Grid {
     }
 
     /// Adds a level to `from`; false if there is none to add.
-    fn grow(&self, from: u32) -> bool {
+    pub(super) fn grow(&self, from: u32) -> bool {
         if from >= self.level_max {
             return false;
         }
