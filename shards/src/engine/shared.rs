@@ -283,8 +283,9 @@ impl Shard {
             bytes: 0,
         });
         let opts = SubOpts::new(2, false, true, 2);
+        let route = self.routes.prepare(filter);
         let subscribed = self.subs.subscribe(filter, gix | GROUP_BIT, opts, 0);
-        if subscribed.first_of_filter && !self.add_route(filter) {
+        if subscribed.first_of_filter && !self.add_route(route) {
             self.subs.unsubscribe(subscribed.filter, gix | GROUP_BIT);
             self.groups.slab.remove(gix);
             return None;

@@ -13,6 +13,7 @@ use super::effects::{CloseHow, Effects};
 use super::hash::hash64;
 use super::ids::{ConnId, ShardId};
 use super::mail::{GroupMail, MemberRef, Ticket};
+use super::route::PreparedRoute;
 use super::session::SubRef;
 use super::shard::Shard;
 use super::slab::{NONE, Slab};
@@ -208,8 +209,10 @@ impl Shard {
         opts: SubOpts,
         sub_id: u32,
     ) -> Result<(FilterId, bool), ReasonCode> {
+        // Its memory arrives while the index is at work.
+        let route = self.routes.prepare(filter);
         let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && !self.add_route(filter) {
+        if subscribed.first_of_filter && !self.add_route(route) {
             self.subs.unsubscribe(subscribed.filter, si);
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
@@ -225,10 +228,10 @@ impl Shard {
     }
 
     /// Enters the route of a filter that is new to this shard; false when there is no room.
-    pub(crate) fn add_route(&mut self, filter: &str) -> bool {
+    pub(crate) fn add_route(&mut self, route: PreparedRoute) -> bool {
         let max = self.core.cfg.limits.max_routes as usize;
         let full = max != 0 && self.routes.table().len() >= max;
-        !full && self.routes.insert(filter).is_ok()
+        !full && self.routes.insert_prepared(route).is_ok()
     }
 
     /// The exclusive subscription of a session to a filter of the index.
@@ -329,8 +332,10 @@ impl Shard {
         opts: SubOpts,
         sub_id: u32,
     ) -> Result<FilterId, ReasonCode> {
+        // Its memory arrives while the index is at work.
+        let route = self.routes.prepare(filter);
         let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && !self.add_route(filter) {
+        if subscribed.first_of_filter && !self.add_route(route) {
             self.subs.unsubscribe(subscribed.filter, si);
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }

@@ -31,6 +31,10 @@ const PATH_MAX: usize = 16;
 /// grows: enough to be done long before the next growth, which a third more routes bring about.
 pub(super) const SCAN_PER_CHANGE: usize = 16;
 
+/// Buckets of a growth whose lines are asked for before the first of them is read: about as many misses
+/// as a core can have under way.
+const AHEAD: usize = 16;
+
 /// log2 of the buckets allocated at once: 128 KiB with up to 64 shards in small tables; and beyond
 /// `LARGE_BITS`, 2 MiB, a large page.
 #[cfg(not(ringmain_loom))]
@@ -84,7 +88,7 @@ const ABSENT: u32 = u32::MAX;
 /// A counter on a cache line of its own.
 #[repr(align(64))]
 #[derive(Debug)]
-struct Apart(AtomicU32);
+struct Apart<T>(T);
 
 /// The line of tag words for a bucket and its neighbours, and which of them is its own.
 #[derive(Clone, Copy)]
@@ -103,9 +107,10 @@ pub(super) struct Grid {
     chunks: Box<[OnceLock<Lines>]>,
     level: AtomicU32,
     settled: AtomicU32,
-    live: AtomicI64,
+    /// Slots in use: written by each insert, and so not beside what each lookup reads.
+    live: Apart<AtomicI64>,
     /// The level that all bits of each shard have reached.
-    shards: Box<[Apart]>,
+    shards: Box<[Apart<AtomicU32>]>,
 }
 
 /// The part of one shard's writer that is about the grid.
@@ -136,7 +141,7 @@ impl Grid {
     pub(super) fn new(shards: usize, base_bits: u32, level_max: u32, tagged: bool) -> Self {
         assert!(level_max <= LEVEL_MAX && base_bits >= CHUNK_BITS);
         let chunks = Place::of(buckets(base_bits, level_max) - 1).chunk + 1;
-        Self {
+        let grid = Self {
             tagged,
             words: shards.div_ceil(64),
             base_bits,
@@ -144,9 +149,13 @@ impl Grid {
             chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
             level: AtomicU32::new(0),
             settled: AtomicU32::new(0),
-            live: AtomicI64::new(0),
+            live: Apart(AtomicI64::new(0)),
             shards: (0..shards).map(|_| Apart(AtomicU32::new(ABSENT))).collect(),
-        }
+        };
+        // A model does not see that `OnceLock` publishes what it holds.
+        let first = if cfg!(ringmain_loom) { buckets(base_bits, level_max) } else { 0 };
+        (0..first).for_each(|index| _ = grid.bucket_to_write(index));
+        grid
     }
 
     pub(super) fn writer(&self, shard: usize) -> Option<GridWriter> {
@@ -167,12 +176,12 @@ impl Grid {
         let lines: usize = self.chunks.iter().filter_map(OnceLock::get).map(|c| c.len()).sum();
         lines * size_of::<Line>()
             + size_of_val(&*self.chunks)
-            + self.shards.len() * size_of::<Apart>()
+            + self.shards.len() * size_of::<Apart<AtomicU32>>()
     }
 
     /// Slots in use.
     pub(super) fn len(&self) -> usize {
-        usize::try_from(self.live.load(Relaxed)).unwrap_or(0)
+        usize::try_from(self.live.0.load(Relaxed)).unwrap_or(0)
     }
 
     pub(super) fn words(&self) -> usize {
@@ -206,6 +215,14 @@ impl Grid {
             // One bucket in four sends on to its neighbour.
             mem::prefetch(&chunk[place.at ^ usize::from(place.of > 1)]);
         }
+    }
+
+    /// Asks for the lines of the bucket at `index`.
+    #[inline]
+    fn prefetch_bucket(&self, index: usize) {
+        let Some(bucket) = self.bucket(index) else { return };
+        mem::prefetch(&bucket.lines[0]);
+        bucket.tags.iter().for_each(|tags| mem::prefetch(*tags));
     }
 
     /// The tag words of the first two buckets to look at for a fingerprint, their line asked for; `None`
@@ -334,11 +351,11 @@ impl Grid {
         let slots = (self.buckets(level) * SLOTS) as i64;
         let (still, moving) = if self.tagged { LOAD_TAGGED } else { LOAD };
         let percent = if self.settled.load(Relaxed) == level { still } else { moving };
-        self.live.load(Relaxed) * 100 > slots * percent
+        self.live.0.load(Relaxed) * 100 > slots * percent
     }
 
     /// Adds a level to `from`; false if there is none to add.
-    fn grow(&self, from: u32) -> bool {
+    pub(super) fn grow(&self, from: u32) -> bool {
         if from >= self.level_max {
             return false;
         }
@@ -378,6 +395,17 @@ impl GridWriter {
     /// Bytes held beside the grid.
     pub(super) fn bytes(&self) -> usize {
         self.own.bytes()
+    }
+
+    /// Asks for what an insert or remove of `fp` looks at first.
+    #[inline]
+    pub(super) fn prefetch(&self, grid: &Grid, fp: u64) {
+        let index = grid.place(self.write_level(), fp, 0);
+        grid.prefetch_bucket(index);
+        self.own.prefetch(index);
+        if self.scan.is_some() {
+            grid.prefetch_bucket(grid.place(self.level, fp, 0));
+        }
     }
 
     /// Sets this shard's bit for `fp`, which is not set.
@@ -437,13 +465,19 @@ impl GridWriter {
             Some(scan) => scan,
             None => self.scan_to(grid, grid.level.load(Acquire)),
         };
-        for _ in 0..budget {
-            let (index, found) = match self.own.last_before(scan.left) {
-                _ if scan.left == 0 => break,
-                Ok(index) => (index, true),
-                Err(none_from) => (none_from, false),
-            };
-            if found && !self.move_bits(grid, index, scan.target) {
+        let mut budget = budget;
+        while budget > 0 && scan.left > 0 {
+            let mut ahead = [0; AHEAD];
+            let (found, steps, end) = self.own.before(scan.left, budget, &mut ahead);
+            ahead[..found].iter().for_each(|index| grid.prefetch_bucket(*index));
+            ahead[..found]
+                .iter()
+                .for_each(|index| self.prefetch_targets(grid, *index, scan.target));
+            for index in &ahead[..found] {
+                if self.move_bits(grid, *index, scan.target) {
+                    scan.left = *index;
+                    continue;
+                }
                 // No room there: perhaps because other shards' bits are still at the levels below.
                 // What this shard has moved, it moves once more.
                 let level = grid.level.load(Acquire);
@@ -455,7 +489,8 @@ impl GridWriter {
                     Some(if level > scan.target { self.scan_to(grid, level) } else { scan });
                 return true;
             }
-            scan.left = index;
+            scan.left = end;
+            budget -= steps;
         }
         if scan.left == 0 {
             self.settle(grid, scan.target);
@@ -469,20 +504,30 @@ impl GridWriter {
         Scan { target, left: if self.bits == 0 { 0 } else { grid.buckets(target - 1) } }
     }
 
+    /// Asks for the buckets that this shard's bits in bucket `index` will move to.
+    fn prefetch_targets(&self, grid: &Grid, index: usize, target: u32) {
+        let Some(bucket) = grid.bucket(index) else { return };
+        for slot in bucket.slots_of(self.bit) {
+            if let Some(key) = bucket.key_at(slot) {
+                grid.prefetch_bucket(grid.place(target, key.fp(), 0));
+            }
+        }
+    }
+
     /// Moves this shard's bits in one bucket up to level `target`; false if there is no room.
     fn move_bits(&mut self, grid: &Grid, index: usize, target: u32) -> bool {
         let Some(bucket) = grid.bucket(index) else { return true };
         let mut stays = false;
-        for slot in 0..SLOTS {
-            let own = |_: &Key| bucket.has(slot, self.bit);
-            let Some(key) = bucket.key_at(slot).filter(own) else { continue };
+        // Those that it has now: what comes while it moves is at `target` already.
+        for slot in bucket.slots_of(self.bit) {
+            let Some(key) = bucket.key_at(slot) else { continue };
             if !(self.level..target).contains(&key.level()) {
                 stays = true;
                 continue;
             }
             let Some(to) = self.set(grid, target, key.fp()) else { return false };
             self.own.insert(to);
-            bucket.clear_bit(slot, self.bit, &grid.live);
+            bucket.clear_bit(slot, self.bit, &grid.live.0);
             self.return_from(grid, key.level(), key.fp(), index);
             stays |= to == index;
         }
@@ -513,7 +558,7 @@ impl GridWriter {
         for step in 0..PATH_MAX {
             let index = grid.place(level, fp, step);
             let bucket = grid.bucket_to_write(index);
-            if bucket.insert(Key::new(fp, level), self.bit, &grid.live) {
+            if bucket.insert(Key::new(fp, level), self.bit, &grid.live.0) {
                 return Some(index);
             }
             bucket.displace(true);
@@ -528,7 +573,7 @@ impl GridWriter {
         let key = Key::new(fp, level);
         for step in 0..PATH_MAX {
             let bucket = grid.bucket(grid.place(level, fp, step))?;
-            if (0..SLOTS).any(|s| bucket.key_at(s) == Some(key) && bucket.has(s, self.bit)) {
+            if bucket.is_in(key, self.bit) {
                 return Some((step, bucket));
             }
             if !bucket.is_passed() {
@@ -540,7 +585,7 @@ impl GridWriter {
 
     fn clear(&self, grid: &Grid, level: u32, fp: u64) -> bool {
         let Some((step, bucket)) = self.find(grid, level, fp) else { return false };
-        bucket.remove(Key::new(fp, level), self.bit, &grid.live);
+        bucket.remove(Key::new(fp, level), self.bit, &grid.live.0);
         self.undisplace(grid, level, fp, step);
         true
     }

@@ -1,6 +1,8 @@
 //! The buckets that may have bits of one shard: what it has to go through when the table grows. With
 //! many shards these are few of all buckets.
 
+use crate::mem;
+
 /// Words of a page: 2,048 buckets.
 const PAGE: usize = 32;
 const BITS: usize = PAGE * 64;
@@ -26,8 +28,40 @@ impl Own {
         }
     }
 
+    /// Asks for the line that `insert` will write.
+    #[inline]
+    pub(super) fn prefetch(&self, index: usize) {
+        if let Some(Some(words)) = self.0.get(index / BITS) {
+            mem::prefetch(&words[index % BITS / 64]);
+        }
+    }
+
+    /// The last numbers below `end`, in as many steps as there is room in `out`, at most `budget`: how
+    /// many there are, the steps taken (a page without a number is one too), and up to where, down, they
+    /// are all.
+    pub(super) fn before(
+        &self,
+        mut end: usize,
+        budget: usize,
+        out: &mut [usize],
+    ) -> (usize, usize, usize) {
+        let (mut found, mut steps) = (0, 0);
+        while end > 0 && steps < budget.min(out.len()) {
+            end = match self.last_before(end) {
+                Ok(index) => {
+                    out[found] = index;
+                    found += 1;
+                    index
+                }
+                Err(none_from) => none_from,
+            };
+            steps += 1;
+        }
+        (found, steps, end)
+    }
+
     /// The last number below `end` (at least 1); or, if there is none in its page, where that begins.
-    pub(super) fn last_before(&self, end: usize) -> Result<usize, usize> {
+    fn last_before(&self, end: usize) -> Result<usize, usize> {
         let Some(last) = end.checked_sub(1) else { return Err(0) };
         let start = last / BITS * BITS;
         let Some(Some(words)) = self.0.get(last / BITS) else { return Err(start) };
@@ -71,13 +105,12 @@ mod tests {
             let mut end = 5 * BITS;
             let mut met = BTreeSet::new();
             while end > 0 {
-                end = match own.last_before(end) {
-                    Ok(index) => {
-                        assert!(met.insert(index));
-                        index
-                    }
-                    Err(start) => start,
-                };
+                let mut some = [0; 16];
+                let budget = rng.usize(1..20);
+                let (found, steps, now) = own.before(end, budget, &mut some);
+                assert!(found <= steps && steps <= budget && now < end);
+                assert!(some[..found].iter().all(|i| (now..end).contains(i) && met.insert(*i)));
+                end = now;
             }
             assert_eq!(met, naive);
         }

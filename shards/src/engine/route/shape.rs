@@ -99,8 +99,7 @@ impl LevelHasher {
         self.from(self.s0, b)
     }
 
-    /// Hash of literal text at a position.
-    #[inline]
+    /// Hash of literal text at a position below [`LEVELS_MAX`].
     pub(crate) fn level(&self, at: usize, text: &[u8]) -> u64 {
         self.from(self.start(at), text)
     }
@@ -154,41 +153,53 @@ impl LevelHasher {
         fold(level_hash ^ (level as u64 + 1).wrapping_mul(K2), self.s0 ^ K3)
     }
 
+    /// Hash of the literal text from `from` up to `to`, for its position. With 8 bytes in all no branch
+    /// depends on the length of a short text: levels differ in those, and a wrong guess costs more than
+    /// the hash.
+    #[inline(always)]
+    fn level_in(&self, at: usize, bytes: &[u8], from: usize, to: usize) -> u64 {
+        let (start, n) = (self.start(at), to - from);
+        if n > 16 || bytes.len() < 8 {
+            return self.from(start, &bytes[from..to]);
+        }
+        let x = read8_near(bytes, from) & KEPT[n][0];
+        let y = read8_near(bytes, from + 8) & KEPT[n][1];
+        self.short(start, x, y, n)
+    }
+
     pub(crate) fn filter(&self, filter: &str) -> HashedFilter {
-        let mut shape = Shape { plus: 0, levels: 0, multi: false };
-        let mut deep = false;
-        let mut sum = 0u64;
-        let mut anchor: Option<(usize, Anchor)> = None;
-        for (i, text) in filter.as_bytes().split(|b| *b == b'/').enumerate() {
-            if text == b"#" {
-                shape.multi = true;
-                break;
+        let bytes = filter.as_bytes();
+        let (mut plus, mut multi, mut deep) = (0, false, false);
+        let (mut sum, mut at) = (0u64, 0);
+        // The longest literal so far: one more than its length, its level, and the level's hash.
+        let (mut longest, mut anchor) = (0, (0, 0));
+        each_level(bytes, |from, to| {
+            let only = if to - from == 1 { bytes[from] } else { 0 };
+            multi = only == b'#';
+            deep = at == LEVELS_MAX && !multi;
+            if multi || deep {
+                return false;
             }
-            if i == LEVELS_MAX {
-                deep = true;
-                break;
-            }
-            shape.levels = i as u8 + 1;
-            if text == b"+" {
-                shape.plus |= 1 << i;
-                sum = sum.wrapping_add(self.plus[i]);
-                continue;
-            }
-            let hash = self.level(i, text);
+            let hash = if only == b'+' {
+                plus |= 1 << at;
+                self.plus[at]
+            } else {
+                let hash = self.level_in(at, bytes, from, to);
+                let dollar = at == 0 && bytes.first() == Some(&b'$');
+                let rank = if dollar { usize::MAX } else { to - from + 1 };
+                if rank >= longest {
+                    (longest, anchor) = (rank, (at, hash));
+                }
+                hash
+            };
             sum = sum.wrapping_add(hash);
-            let rank = if i == 0 && text.first() == Some(&b'$') { usize::MAX } else { text.len() };
-            if anchor.is_none_or(|(best, _)| rank >= best && best != usize::MAX) {
-                anchor = Some((rank, Anchor { level: i as u8, hash }));
-            }
-        }
-        HashedFilter {
-            shape: (!deep).then_some(shape),
-            hash: self.finish(sum, usize::from(shape.levels), shape.multi),
-            anchor: anchor.map(|(_, a)| Anchor {
-                level: a.level,
-                hash: self.anchor_hash(usize::from(a.level), a.hash),
-            }),
-        }
+            at += 1;
+            true
+        });
+        let shape = Shape { plus, levels: at as u8, multi };
+        let anchor = (longest > 0)
+            .then(|| Anchor { level: anchor.0 as u8, hash: self.anchor_hash(anchor.0, anchor.1) });
+        HashedFilter { shape: (!deep).then_some(shape), hash: self.finish(sum, at, multi), anchor }
     }
 
     /// Hashes a topic's first `N` levels (`N` ≤ [`LEVELS_MAX`]).
@@ -203,17 +214,35 @@ impl LevelHasher {
             dollar: topic.as_bytes().first() == Some(&b'$'),
         };
         let bytes = topic.as_bytes();
-        if let 8..=64 = bytes.len() {
-            t.split_short(bytes);
-            return t;
-        }
-        let mut start = 0;
-        for at in memchr::memchr_iter(b'/', bytes) {
-            t.push(|level| self.level(level, &bytes[start..at]));
-            start = at + 1;
-        }
-        t.push(|level| self.level(level, &bytes[start..]));
+        each_level(bytes, |from, to| {
+            t.push(|level| self.level_in(level, bytes, from, to));
+            true
+        });
         t
+    }
+}
+
+/// Calls `level` with where each level begins and ends, until it returns false.
+#[inline]
+fn each_level(bytes: &[u8], mut level: impl FnMut(usize, usize) -> bool) {
+    // `at`: where the 64 bytes begin whose `/` are known.
+    let (mut from, mut at) = (0, 0);
+    let mut known = slashes(&bytes[..bytes.len().min(64)]);
+    loop {
+        let to = if known != 0 {
+            at + known.trailing_zeros() as usize
+        } else if at + 64 < bytes.len() {
+            at += 64;
+            known = slashes(&bytes[at..bytes.len().min(at + 64)]);
+            continue;
+        } else {
+            bytes.len()
+        };
+        if !level(from, to) || to == bytes.len() {
+            return;
+        }
+        known &= known - 1;
+        from = to + 1;
     }
 }
 
@@ -226,9 +255,12 @@ fn slashes8(word: u64) -> u64 {
     (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
-/// A bit for each byte that is `/`, of 8 to 64 bytes.
+/// A bit for each byte that is `/`, of up to 64 bytes.
 #[inline]
 fn slashes(b: &[u8]) -> u64 {
+    if b.len() < 8 {
+        return b.iter().rev().fold(0, |bits, b| bits << 1 | u64::from(*b == b'/'));
+    }
     let mut bits = 0;
     let mut at = 0;
     while at + 8 <= b.len() {
@@ -246,11 +278,17 @@ fn read8_near(b: &[u8], at: usize) -> u64 {
     read8(b, from) >> ((8 * (at - from)) & 63)
 }
 
-/// The first `n` of eight bytes, or all.
-#[inline]
-fn first(word: u64, n: usize) -> u64 {
-    word & !u64::MAX.checked_shl(8 * n as u32).unwrap_or(0)
-}
+/// What is left of the first eight bytes, and of the next eight, of a text of up to 16.
+const KEPT: [[u64; 2]; 17] = {
+    let mut kept = [[0; 2]; 17];
+    let mut n = 1;
+    while n <= 16 {
+        kept[n] = kept[n - 1];
+        kept[n][(n - 1) / 8] |= 0xff << (8 * ((n - 1) % 8));
+        n += 1;
+    }
+    kept
+};
 
 /// A topic, hashed.
 pub(crate) struct HashedTopic<'a, const N: usize> {
@@ -282,33 +320,6 @@ impl<const N: usize> HashedTopic<'_, N> {
         self.levels += 1;
     }
 
-    /// All levels of a topic of 8 to 64 bytes, whatever their lengths without a branch on them: topics
-    /// differ in those, and a wrong guess costs more than the hash.
-    #[inline]
-    fn split_short(&mut self, bytes: &[u8]) {
-        let hasher = self.hasher;
-        let mut slashes = slashes(bytes);
-        let mut from = 0;
-        loop {
-            let to = if slashes == 0 { bytes.len() } else { slashes.trailing_zeros() as usize };
-            let n = to - from;
-            self.push(|level| {
-                let start = hasher.start(level);
-                if n > 16 {
-                    return hasher.from(start, &bytes[from..to]);
-                }
-                let x = first(read8_near(bytes, from), n);
-                let y = first(read8_near(bytes, from + 8), n.saturating_sub(8));
-                hasher.short(start, x, y, n)
-            });
-            if slashes == 0 {
-                return;
-            }
-            slashes &= slashes - 1;
-            from = to + 1;
-        }
-    }
-
     /// The hash of a filter of this shape that matches the topic. The shape must have at most
     /// [`kept`](Self::kept) levels.
     #[inline]
@@ -325,35 +336,55 @@ impl<const N: usize> HashedTopic<'_, N> {
     /// The hash of a filter anchored at this level.
     #[inline]
     pub(crate) fn anchor_hash(&self, level: usize) -> u64 {
-        let hash = self.hasher.plus[level].wrapping_sub(self.swaps[level]);
-        self.hasher.anchor_hash(level, hash)
+        self.hasher.anchor_hash(level, self.level_hash(level))
+    }
+
+    /// As [`LevelHasher::level`] of a level that was [`kept`](Self::kept).
+    #[inline]
+    pub(crate) fn level_hash(&self, level: usize) -> u64 {
+        self.hasher.plus[level].wrapping_sub(self.swaps[level])
     }
 }
 
-/// Whether a filter matches a topic, without hashes. [S-50] [S-51]
-pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
-    let (f, t) = (filter.as_bytes(), topic.as_bytes());
+/// Whether a filter, a valid one, matches a topic, without hashes. [S-50] [S-51]
+pub(crate) fn filter_matches(f: &[u8], t: &[u8]) -> bool {
     if t.first() == Some(&b'$') && matches!(f.first(), Some(b'+' | b'#')) {
         return false;
     }
-    // `at_t` is where the topic's current level starts; past the end when it has no such level.
-    let (mut at_f, mut at_t) = (0, 0);
+    // Where both are: at the beginning of a level, each time round. Byte by byte, because levels are
+    // short: to look for their ends first costs more.
+    let (mut i, mut j) = (0, 0);
     loop {
-        let level_f = &f[at_f..memchr::memchr(b'/', &f[at_f..]).map_or(f.len(), |n| at_f + n)];
-        if level_f == b"#" {
+        if f.get(i) == Some(&b'#') {
             return true;
         }
-        if at_t > t.len() {
+        if f.get(i) == Some(&b'+') {
+            i += 1;
+            j = level_end(t, j);
+        } else {
+            while i < f.len() && f[i] != b'/' {
+                if t.get(j) != Some(&f[i]) {
+                    return false;
+                }
+                (i, j) = (i + 1, j + 1);
+            }
+        }
+        if i == f.len() || j == t.len() {
+            return j == t.len() && (i == f.len() || f.get(i + 1) == Some(&b'#'));
+        }
+        if t[j] != b'/' {
             return false;
         }
-        let end_t = memchr::memchr(b'/', &t[at_t..]).map_or(t.len(), |n| at_t + n);
-        if level_f != b"+" && level_f != &t[at_t..end_t] {
-            return false;
-        }
-        at_f += level_f.len() + 1;
-        at_t = end_t + 1;
-        if at_f > f.len() {
-            return at_t > t.len();
-        }
+        (i, j) = (i + 1, j + 1);
     }
+}
+
+/// Where the level that begins at `from`, or before, ends.
+#[inline]
+pub(crate) fn level_end(text: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while at < text.len() && text[at] != b'/' {
+        at += 1;
+    }
+    at
 }

@@ -101,6 +101,28 @@ impl Bit {
     }
 }
 
+/// Slots of a bucket, a bit each; yields their numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Slots(u32);
+
+impl Slots {
+    #[inline]
+    fn that(is: impl Fn(usize) -> bool) -> Self {
+        Self((0..SLOTS).fold(0, |all, slot| all | u32::from(is(slot)) << slot))
+    }
+}
+
+impl Iterator for Slots {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < SLOTS).then_some(slot)
+    }
+}
+
 /// A view of one bucket.
 #[derive(Clone, Copy)]
 pub(super) struct Bucket<'a> {
@@ -143,6 +165,9 @@ impl Bucket<'_> {
 
     #[inline]
     fn set(&self, slot: usize, word: usize) -> &AtomicU64 {
+        if self.words == 1 {
+            return &self.lines[0].0[SLOTS + slot];
+        }
         let at = SLOTS + slot * self.words + word;
         &self.lines[at / 8].0[at % 8]
     }
@@ -191,8 +216,8 @@ impl Bucket<'_> {
     /// Whether any shard is in the slot's set.
     #[inline]
     pub(super) fn in_use(&self, slot: usize) -> bool {
-        if self.words == 1 && slot < SLOTS {
-            return self.lines[0].0[SLOTS + slot].load(Acquire) != 0;
+        if self.words == 1 {
+            return self.set(slot, 0).load(Acquire) != 0;
         }
         (0..self.words).any(|w| self.set(slot, w).load(Acquire) != 0)
     }
@@ -203,14 +228,36 @@ impl Bucket<'_> {
         self.set(slot, bit.word).load(Acquire) & bit.bit != 0
     }
 
+    /// The slots with this key, without a branch that depends on where it is.
+    #[inline]
+    fn slots_with(&self, key: Key) -> Slots {
+        let same = |slot: usize| Key::of(self.key(slot).load(Acquire)) == key;
+        Slots::that(same)
+    }
+
+    /// The slots that the shard is in.
+    #[inline]
+    pub(super) fn slots_of(&self, bit: Bit) -> Slots {
+        Slots::that(|slot| self.has(slot, bit))
+    }
+
+    /// Whether the shard is in the bucket with this key.
+    #[inline]
+    pub(super) fn is_in(&self, key: Key, bit: Bit) -> bool {
+        // What is no longer there when a set is read was another's: a shard's own bits are where it
+        // left them.
+        self.slots_with(key).0 & self.slots_of(bit).0 != 0
+    }
+
     /// Adds the shard under `key`; false if the bucket has no room.
+    #[inline]
     pub(super) fn insert(&self, key: Key, bit: Bit, live: &AtomicI64) -> bool {
-        let mut slots = 0..SLOTS;
-        let found = slots.find(|slot| {
-            Key::of(self.key(*slot).load(Acquire)) == key && self.set_bit(*slot, key, bit, live)
-        });
-        let claimed =
-            || (0..SLOTS).find(|s| self.claim(*s, key, bit) && self.set_bit(*s, key, bit, live));
+        let found = self.slots_with(key).find(|slot| self.set_bit(*slot, key, bit, live));
+        let claimed = || {
+            // Slots that were never used are empty too, and behind all others.
+            let mut empty = Slots::that(|slot| !self.in_use(slot));
+            empty.find(|s| self.claim(*s, key, bit) && self.set_bit(*s, key, bit, live))
+        };
         let Some(slot) = found.or_else(claimed) else { return false };
         self.set_tag(slot, key);
         true
@@ -227,8 +274,7 @@ impl Bucket<'_> {
 
     /// Takes the shard out of the slot with `key`; false if it is in none.
     pub(super) fn remove(&self, key: Key, bit: Bit, live: &AtomicI64) -> bool {
-        let found =
-            (0..SLOTS).find(|s| Key::of(self.key(*s).load(Acquire)) == key && self.has(*s, bit));
+        let found = self.slots_with(key).find(|slot| self.has(*slot, bit));
         if let Some(slot) = found {
             self.clear_bit(slot, bit, live);
         }

@@ -333,28 +333,32 @@ mod single {
     }
 }
 
-/// Run with
+/// All interleavings with so many preemptions, each without tags and with them. Run with
 /// `RUSTFLAGS="--cfg ringmain_loom" cargo test -p ringmain-shards --release --lib route::tests::model`.
 #[cfg(ringmain_loom)]
 mod model {
-    use super::super::grid::Grid;
+    use super::super::grid::{Grid, GridWriter};
     use super::ShardSet;
     use crate::engine::ids::ShardId;
     use loom::sync::Arc;
     use loom::thread;
 
-    /// With tags: the larger protocol of the two.
-    const TAGGED: bool = true;
-
-    fn check(f: impl Fn() + Sync + Send + 'static) {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(f);
+    fn check(preemptions: usize, f: fn(tagged: bool)) {
+        for tagged in [false, true] {
+            let mut model = loom::model::Builder::new();
+            model.preemption_bound = Some(preemptions);
+            model.check(move || f(tagged));
+        }
     }
 
-    /// A fingerprint with a tag of its own, and the first bucket as its place.
+    /// A fingerprint with a tag of its own, and the first bucket as its place at all levels.
     fn fp(n: u64) -> u64 {
         n << 32
+    }
+
+    /// As [`fp`], but at the last bucket of each level.
+    fn fp_last(n: u64) -> u64 {
+        fp(n) | u64::from(u32::MAX)
     }
 
     fn has(grid: &Grid, fp: u64, shard: u16) -> bool {
@@ -363,13 +367,19 @@ mod model {
         out.contains(ShardId(shard))
     }
 
+    /// A table of one bucket for three shards that can double once, and a shard's writer.
+    fn one_bucket(tagged: bool) -> (Arc<Grid>, GridWriter) {
+        let grid = Arc::new(Grid::new(3, 0, 1, tagged));
+        let writer = grid.writer(0).unwrap();
+        (grid, writer)
+    }
+
     /// One bucket, full but for a slot with an empty set: two shards want it for two keys, one of
     /// them the key that it had. S-55
     #[test]
     fn a_slot_under_reclaim_loses_no_insert() {
-        check(|| {
-            let grid = Arc::new(Grid::new(3, 0, 2, TAGGED));
-            let mut a = grid.writer(0).unwrap();
+        check(3, |tagged| {
+            let (grid, mut a) = one_bucket(tagged);
             let mut b = grid.writer(1).unwrap();
             a.insert(&grid, fp(10)).unwrap();
             a.remove(&grid, fp(10));
@@ -388,9 +398,8 @@ mod model {
     /// Two shards reclaim the same slot for different keys.
     #[test]
     fn two_reclaimers_of_a_slot_both_end_with_a_route() {
-        check(|| {
-            let grid = Arc::new(Grid::new(3, 0, 2, TAGGED));
-            let mut a = grid.writer(0).unwrap();
+        check(3, |tagged| {
+            let (grid, mut a) = one_bucket(tagged);
             let mut b = grid.writer(1).unwrap();
             a.insert(&grid, fp(10)).unwrap();
             a.remove(&grid, fp(10));
@@ -402,23 +411,65 @@ mod model {
         });
     }
 
-    /// The table grows and one shard moves its bit while another looks it up.
+    /// The table has grown, and a shard moves its bit to another bucket while it is looked up. It is
+    /// the last to move: the old level is settled.
     #[test]
     fn a_bit_on_the_move_is_seen_at_one_place() {
-        check(|| {
-            let grid = Arc::new(Grid::new(2, 0, 2, TAGGED));
-            let mut a = grid.writer(0).unwrap();
-            a.insert(&grid, fp(1)).unwrap();
-            a.insert(&grid, fp(2)).unwrap();
+        check(5, |tagged| {
+            let (grid, mut a) = one_bucket(tagged);
+            a.insert(&grid, fp_last(1)).unwrap();
             let g = Arc::clone(&grid);
             let t = thread::spawn(move || {
-                // The third of four slots makes it grow; then this shard moves.
-                a.insert(&g, fp(3)).unwrap();
+                g.grow(0);
                 while a.maintain(&g, 1) {}
             });
-            assert!(has(&grid, fp(1), 0));
+            assert!(has(&grid, fp_last(1), 0));
             t.join().unwrap();
-            assert!(has(&grid, fp(1), 0) && has(&grid, fp(2), 0) && has(&grid, fp(3), 0));
+            assert!(has(&grid, fp_last(1), 0));
+        });
+    }
+
+    /// The same while another shard has not moved yet.
+    #[test]
+    fn a_bit_that_stays_behind_is_seen() {
+        check(5, |tagged| {
+            let (grid, mut a) = one_bucket(tagged);
+            let mut b = grid.writer(1).unwrap();
+            a.insert(&grid, fp_last(1)).unwrap();
+            b.insert(&grid, fp_last(2)).unwrap();
+            let g = Arc::clone(&grid);
+            let t = thread::spawn(move || {
+                g.grow(0);
+                while a.maintain(&g, 1) {}
+            });
+            assert!(has(&grid, fp_last(2), 1));
+            t.join().unwrap();
+            assert!(has(&grid, fp_last(1), 0) && has(&grid, fp_last(2), 1));
+            while b.maintain(&grid, 1) {}
+            assert!(has(&grid, fp_last(1), 0) && has(&grid, fp_last(2), 1));
+        });
+    }
+
+    /// The third of four slots makes the table grow; the next insert moves what there is, which is
+    /// looked up meanwhile, and comes to the new level itself. S-55
+    #[test]
+    fn an_insert_while_the_table_grows_hides_nothing() {
+        check(5, |tagged| {
+            let (grid, mut a) = one_bucket(tagged);
+            let mut b = grid.writer(1).unwrap();
+            b.insert(&grid, fp(8)).unwrap();
+            b.insert(&grid, fp(9)).unwrap();
+            a.insert(&grid, fp_last(1)).unwrap();
+            let g = Arc::clone(&grid);
+            let t = thread::spawn(move || {
+                a.insert(&g, fp_last(2)).unwrap();
+                a.insert(&g, fp_last(3)).unwrap();
+                assert!(has(&g, fp_last(3), 0));
+            });
+            assert!(has(&grid, fp_last(1), 0));
+            t.join().unwrap();
+            assert!((1..=3).all(|n| has(&grid, fp_last(n), 0)));
+            assert!(has(&grid, fp(8), 1) && has(&grid, fp(9), 1));
         });
     }
 }

@@ -11,15 +11,15 @@ pub(crate) mod text;
 mod trie;
 
 use super::route::shape::{
-    HashedFilter, HashedTopic, LEVELS_FAST, LEVELS_MAX, LevelHasher, filter_matches,
+    HashedFilter, HashedTopic, LEVELS_FAST, LEVELS_MAX, LevelHasher, filter_matches, level_end,
 };
 use super::slab::Slab;
 use ringmain_mqtt::QoS;
-use shapes::Shapes;
+use shapes::{Entered, Shapes};
 use subscribers::Subscribers;
 use table::IdTable;
 use text::{TextRef, TextStore};
-use trie::Trie;
+use trie::{LevelHashes, Trie};
 
 /// A filter that has at least one subscriber. Reused after its last subscriber is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,8 +125,9 @@ pub struct Unsubscribed {
 
 /// Exact index of one shard's subscriptions. Lives on: each shard.
 ///
-/// Each filter is in one hash table; those of the commoner shapes are found there by the hashes that
-/// a matching filter would have, one probe per shape. Filters of further shapes are in a trie too.
+/// Each filter is in one hash table; those without wildcards and of the commoner shapes are found there
+/// by the hashes that a matching filter would have, one probe per shape. Filters of other shapes are in a
+/// trie too.
 #[derive(Debug)]
 pub struct SubIndex {
     hasher: LevelHasher,
@@ -253,7 +254,7 @@ impl SubIndex {
             entries: Entries::default(),
             index: IdTable::default(),
             shapes: Shapes::default(),
-            trie: Trie::new(),
+            trie: Trie::default(),
             many: Slab::default(),
             subscriptions: 0,
             changes: 0,
@@ -345,13 +346,6 @@ impl SubIndex {
         } else {
             self.match_shapes(&self.hasher.topic::<LEVELS_MAX>(topic), topic, out);
         }
-        if !self.trie.is_empty() {
-            self.trie.candidates(&self.hasher, topic, |id| {
-                if filter_matches(self.filter_str(id), topic) {
-                    out.push(id);
-                }
-            });
-        }
     }
 
     /// The filter's subscribers, in no order; empty if it has none.
@@ -433,6 +427,28 @@ impl SubIndex {
             let hash = kept(hashed.hash(levels, plus, multi));
             out.extend(self.probe(hash, |t| is_projection(t, text, levels, plus, multi)));
         });
+        if !self.trie.is_empty() {
+            self.match_trie(hashed, topic, out);
+        }
+    }
+
+    #[inline(never)]
+    fn match_trie<const N: usize>(
+        &self,
+        hashed: &HashedTopic<'_, N>,
+        topic: &str,
+        out: &mut Vec<FilterId>,
+    ) {
+        let mut levels: LevelHashes = (0..hashed.kept).map(|at| hashed.level_hash(at)).collect();
+        if hashed.levels > hashed.kept {
+            let deep = topic.as_bytes().split(|b| *b == b'/').enumerate().skip(hashed.kept);
+            levels.extend(deep.map(|(at, text)| trie::level_hash(&self.hasher, at, text)));
+        }
+        self.trie.candidates(&levels, hashed.dollar, |id| {
+            if filter_matches(self.texts.get(self.entries.at(id.0).text), topic.as_bytes()) {
+                out.push(id);
+            }
+        });
     }
 
     fn add_filter(
@@ -447,18 +463,25 @@ impl SubIndex {
         let id = self.entries.insert(Entry::new(text, hash, one));
         let entries = &self.entries;
         self.index.insert(hash, id.0, |id| entries.at(id).hash());
-        if self.shapes.enter(hashed.shape) {
-            self.trie.insert(&self.hasher, filter, id);
+        match self.shapes.enter(hashed.shape, id) {
+            Entered::Hashed => {}
+            Entered::Trie => self.trie.insert(&self.hasher, filter, id),
+            Entered::HashedWith(few) => few.iter().for_each(|id| self.leave_trie(*id)),
         }
         id
+    }
+
+    fn leave_trie(&mut self, id: FilterId) {
+        let text = self.texts.get(self.entries.at(id.0).text);
+        self.trie.remove(&self.hasher, std::str::from_utf8(text).unwrap_or(""), id);
     }
 
     fn remove_filter(&mut self, id: FilterId) {
         self.changes += 1;
         let entry = *self.entries.at(id.0);
         let filter = std::str::from_utf8(self.texts.get(entry.text)).unwrap_or("");
-        if self.shapes.leave(self.hasher.filter(filter).shape) {
-            self.trie.remove(&self.hasher, filter, id);
+        if self.shapes.leave(self.hasher.filter(filter).shape, id) {
+            self.leave_trie(id);
         }
         let entries = &self.entries;
         self.index.remove(entry.hash(), id.0, |id| entries.at(id).hash());
@@ -493,21 +516,30 @@ fn kept(hash: u64) -> u32 {
     (hash >> 32) as u32 & HASH
 }
 
-/// Whether `filter` is the one filter of this shape that matches `topic`.
+/// Whether `filter` is the one filter of this shape that matches `topic`. Byte by byte, because levels
+/// are short.
+#[inline]
 fn is_projection(filter: &[u8], topic: &[u8], levels: usize, plus: u64, multi: bool) -> bool {
     let (mut f, mut t) = (0, 0);
     for level in 0..levels {
-        let end = memchr::memchr(b'/', &topic[t..]).map_or(topic.len(), |n| t + n);
-        let want: &[u8] = if plus >> level & 1 == 1 { b"+" } else { &topic[t..end] };
-        if !filter.get(f..).is_some_and(|rest| rest.starts_with(want)) {
-            return false;
+        if plus >> level & 1 == 1 {
+            if filter.get(f) != Some(&b'+') {
+                return false;
+            }
+            f += 1;
+            t = level_end(topic, t);
+        } else {
+            while t < topic.len() && topic[t] != b'/' {
+                if filter.get(f) != Some(&topic[t]) {
+                    return false;
+                }
+                (f, t) = (f + 1, t + 1);
+            }
         }
-        f += want.len();
-        t = end + 1;
         if f < filter.len() && filter[f] != b'/' {
             return false;
         }
-        f += 1;
+        (f, t) = (f + 1, t + 1);
     }
     if multi { filter.get(f..) == Some(b"#") } else { f == filter.len() + 1 }
 }

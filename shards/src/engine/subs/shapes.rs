@@ -1,17 +1,24 @@
-//! The wildcard shapes that are probed for one by one.
+//! The wildcard shapes, and which of them are probed for one by one.
 
+use super::FilterId;
 use crate::engine::route::shape::{LEVELS_MAX, Shape};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-/// Shapes probed for per number of levels, without `#` and with it. More go to the trie, which is
+/// Filters of a shape that stay in the trie: a probe pays when it stands for more.
+const FEW_MAX: usize = 16;
+
+/// Shapes probed for per number of levels, without `#` and with it. More stay in the trie, which is
 /// then cheaper (decision record 0011).
 const SINGLE_MAX: usize = 8;
 const MULTI_MAX: usize = 4;
 
+/// The filters of a shape that are in the trie.
+pub(super) type Few = SmallVec<[FilterId; 4]>;
+
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
-    /// Filters per shape, and whether they are in the trie: all or none.
-    uses: HashMap<Shape, (u32, bool)>,
+    uses: HashMap<Shape, Use>,
     /// Per number of levels: the sets of `+` levels to probe for.
     single: Vec<Vec<u64>>,
     multi: Vec<Vec<u64>>,
@@ -19,47 +26,99 @@ pub(super) struct Shapes {
     multi_used: u64,
 }
 
+/// All filters of a shape are found in the same way.
+#[derive(Debug)]
+enum Use {
+    /// In the trie, at most [`FEW_MAX`].
+    Few(Few),
+    /// In the trie, so many: there was no room to probe for one more shape.
+    Trie(u32),
+    /// Probed for, so many.
+    Hashed(u32),
+}
+
+/// How a filter is to be found.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// By its hash alone.
+    Hashed,
+    /// By its hash alone, and so are these from now on, which were in the trie.
+    HashedWith(Few),
+    Trie,
+}
+
 impl Shapes {
     pub(super) fn bytes(&self) -> usize {
+        let few = |u: &Use| match u {
+            Use::Few(few) if few.spilled() => few.capacity() * size_of::<FilterId>(),
+            _ => 0,
+        };
         self.uses.allocation_size()
+            + self.uses.values().map(few).sum::<usize>()
             + self.single.iter().chain(&self.multi).map(|g| g.capacity() * 8 + 24).sum::<usize>()
     }
 
-    /// Counts a filter in; whether it belongs into the trie. `None` is a filter too deep for a shape.
-    pub(super) fn enter(&mut self, shape: Option<Shape>) -> bool {
-        let Some(shape) = shape else { return true };
+    /// Counts a filter in. `None` is the shape of one that is too deep for a shape.
+    pub(super) fn enter(&mut self, shape: Option<Shape>, id: FilterId) -> Entered {
+        let Some(shape) = shape else { return Entered::Trie };
         if shape.is_exact() {
-            return false;
+            return Entered::Hashed;
         }
-        if let Some((count, in_trie)) = self.uses.get_mut(&shape) {
-            *count += 1;
-            return *in_trie;
-        }
+        let few = match self.uses.entry(shape).or_insert_with(|| Use::Few(Few::new())) {
+            Use::Hashed(count) => {
+                *count += 1;
+                return Entered::Hashed;
+            }
+            Use::Trie(count) => {
+                *count += 1;
+                return Entered::Trie;
+            }
+            Use::Few(few) if few.len() < FEW_MAX => {
+                few.push(id);
+                return Entered::Trie;
+            }
+            Use::Few(few) => std::mem::take(few),
+        };
         let max = if shape.multi { MULTI_MAX } else { SINGLE_MAX };
+        let count = few.len() as u32 + 1;
         let group = self.group_mut(shape);
-        let in_trie = group.len() >= max;
-        if !in_trie {
-            group.push(shape.plus);
-            self.multi_used |= u64::from(shape.multi) << shape.levels;
+        if group.len() >= max {
+            self.uses.insert(shape, Use::Trie(count));
+            return Entered::Trie;
         }
-        self.uses.insert(shape, (1, in_trie));
-        in_trie
+        group.push(shape.plus);
+        self.multi_used |= u64::from(shape.multi) << shape.levels;
+        self.uses.insert(shape, Use::Hashed(count));
+        Entered::HashedWith(few)
     }
 
     /// Counts a filter out; whether it is in the trie.
-    pub(super) fn leave(&mut self, shape: Option<Shape>) -> bool {
+    pub(super) fn leave(&mut self, shape: Option<Shape>, id: FilterId) -> bool {
         let Some(shape) = shape else { return true };
-        let Some((count, in_trie)) = self.uses.get_mut(&shape) else { return false };
-        *count -= 1;
-        let in_trie = *in_trie;
-        if *count == 0 {
-            self.uses.remove(&shape);
-            if !in_trie {
-                let group = self.group_mut(shape);
-                group.retain(|p| *p != shape.plus);
-                if shape.multi && group.is_empty() {
-                    self.multi_used &= !(1 << shape.levels);
-                }
+        let Some(used) = self.uses.get_mut(&shape) else { return false };
+        let (left, in_trie) = match used {
+            Use::Few(few) => {
+                few.retain(|f| *f != id);
+                (few.len() as u32, true)
+            }
+            Use::Trie(count) => {
+                *count -= 1;
+                (*count, true)
+            }
+            Use::Hashed(count) => {
+                *count -= 1;
+                (*count, false)
+            }
+        };
+        if left > 0 {
+            return in_trie;
+        }
+        self.uses.remove(&shape);
+        if !in_trie {
+            let group = self.group_mut(shape);
+            group.retain(|p| *p != shape.plus);
+            if shape.multi && group.is_empty() {
+                self.multi_used &= !(1 << shape.levels);
             }
         }
         in_trie

@@ -109,11 +109,12 @@ impl IdTable {
     fn split(&mut self, at: u32, hash_of: impl Fn(u32) -> u32) {
         let segment = self.segment_mut(at);
         let depth = segment.depth + 1;
+        // All hashes first: each waits for memory, and so they wait together.
         let old = std::mem::take(&mut segment.ids);
+        let old: Vec<(u32, u32)> = old.into_iter().map(|id| (id, hash_of(id))).collect();
         let mut halves = [(); 2].map(|()| HashTable::with_capacity(SEGMENT_MAX / 2));
         let mut top = 0;
-        for id in old {
-            let hash = hash_of(id);
+        for (id, hash) in old {
             top = skew(hash);
             let half = &mut halves[(top >> (32 - depth) & 1) as usize];
             half.insert_unique(spread(hash), id, |id| spread(hash_of(*id)));
