@@ -130,18 +130,35 @@ impl Net {
         }
     }
 
-    pub(super) fn arm_recv(&mut self, id: ConnId) {
+    /// Arms the receives that are wanted. Those for which their ring may have no buffers have to wait for
+    /// the next turn: a receive that finds none ends, and would have to be armed again.
+    pub(super) fn arm_recvs(&mut self) {
+        if self.to_arm.is_empty() {
+            return;
+        }
+        let mut ids = std::mem::take(&mut self.to_arm);
+        ids.retain(|id| !self.arm_recv(*id));
+        ids.append(&mut self.to_arm);
+        self.to_arm = ids;
+    }
+
+    /// False if it has to wait.
+    fn arm_recv(&mut self, id: ConnId) -> bool {
         let multishot = self.features.has(Feature::MultishotRecv);
-        let Some(conn) = self.conns.get(id) else { return };
-        conn.clear(flag::TO_ARM);
+        let Some(conn) = self.conns.get(id) else { return true };
         let wanted = match conn.phase {
             Phase::Open => conn.has(flag::WANT_READ),
             Phase::Lingering => true,
             _ => false,
         };
         if !wanted || conn.has(flag::RECV | flag::READ_ENDED) {
-            return;
+            conn.clear(flag::TO_ARM);
+            return true;
         }
+        if !self.rings[usize::from(conn.ring)].may_receive() {
+            return false;
+        }
+        conn.clear(flag::TO_ARM);
         conn.set(flag::RECV);
         let (ring, slot) = (conn.ring, types::Fixed(conn.slot));
         let many = multishot && conn.has(flag::ESTABLISHED) && conn.phase == Phase::Open;
@@ -154,7 +171,8 @@ impl Net {
                 .flags(io_uring::squeue::Flags::BUFFER_SELECT)
         };
         // SAFETY: points to no memory; the buffer comes from the ring's registered buffers.
-        unsafe { self.submit(ring, entry.user_data(token::of_conn(Kind::Recv, id))) }
+        unsafe { self.submit(ring, entry.user_data(token::of_conn(Kind::Recv, id))) };
+        true
     }
 
     pub(super) fn established(&mut self, id: ConnId) -> bool {

@@ -65,7 +65,7 @@ pub(super) struct Net {
     pub acceptor: Acceptor,
     /// Connections to start a send for at the end of the turn.
     pub dirty: Vec<ConnId>,
-    /// Connections whose receive may have to be armed at the end of the turn.
+    /// Connections whose receive may have to be armed at the end of the turn, or of a later one.
     pub to_arm: Vec<ConnId>,
     /// Connections whose peer sent FIN in this turn.
     pub fins: Vec<ConnId>,
@@ -404,9 +404,7 @@ impl Net {
         while let Some(id) = self.dirty.pop() {
             self.start_send(id);
         }
-        while let Some(id) = self.to_arm.pop() {
-            self.arm_recv(id);
-        }
+        self.arm_recvs();
         self.drive_accepts();
     }
 
@@ -477,7 +475,9 @@ impl Net {
 
     /// Whether a turn has something to do already. If not, all rings may wake the shard from here on.
     fn has_work(&mut self) -> bool {
-        self.rings[0].has_completions() || self.children.cool(&mut self.rings)
+        self.rings[0].has_completions()
+            || !self.to_arm.is_empty()
+            || self.children.cool(&mut self.rings)
     }
 
     fn sleep_time(&self, deadline_ms: u64) -> Duration {

@@ -88,6 +88,8 @@ pub(super) struct Ring {
     pub addr: Arc<RingAddr>,
     /// Completions that the last look found.
     found: usize,
+    /// Receives submitted since it was last entered.
+    receives: u32,
     /// Times this ring was entered.
     pub enters: u64,
 }
@@ -129,6 +131,7 @@ impl Ring {
             backlog: VecDeque::new(),
             addr: Arc::new(RingAddr { fd, used: AtomicU32::new(0), capacity }),
             found: 0,
+            receives: 0,
             enters: 0,
         })
     }
@@ -189,6 +192,7 @@ impl Ring {
     /// has passed.
     pub(super) fn enter(&mut self, want: u32, timeout: Duration) -> io::Result<()> {
         self.flush_backlog();
+        self.receives = 0;
         let done = if want == 0 {
             self.raw_enter(0, ENTER_GETEVENTS, None)
         } else {
@@ -211,7 +215,20 @@ impl Ring {
 
     /// Submits and runs deferred work, without waiting; much of it where the last look found much.
     pub(super) fn enter_now(&mut self) -> io::Result<()> {
-        self.enter(if self.is_busy() { WANT_MANY } else { 0 }, Duration::ZERO)
+        let want = if self.is_busy() { WANT_MANY.min(self.receives_max()) } else { 0 };
+        self.enter(want, Duration::ZERO)
+    }
+
+    /// Receives that may complete at the same time and find a buffer, if what they receive is small.
+    fn receives_max(&self) -> u32 {
+        (u32::from(self.buffers.count) * 3 / 4).max(1)
+    }
+
+    /// Whether one more receive may be submitted before the ring is entered; counts it.
+    pub(super) fn may_receive(&mut self) -> bool {
+        let may = self.receives < self.receives_max();
+        self.receives += u32::from(may);
+        may
     }
 
     /// [`Self::enter_now`], if there is a purpose.
