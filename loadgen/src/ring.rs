@@ -14,6 +14,9 @@ use std::time::Duration;
 use io_uring::types::{BufRingEntry, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+/// Turns without a completion after which what the kernel announced is old news. Each runs 20 items.
+const BLANK_TURNS_MAX: u32 = 8;
+
 /// Entries of a submission queue. A chain that opens a connection takes up to seven.
 const SQ_ENTRIES: u32 = 4096;
 /// Entries of a completion queue: a flood of receives must not overflow it.
@@ -67,6 +70,8 @@ pub struct Ring {
     io: IoUring,
     buffers: BufferRing,
     last_batch: usize,
+    /// Turns in a row that brought nothing.
+    blank_turns: u32,
     eventfd: Option<OwnedFd>,
 }
 
@@ -96,7 +101,7 @@ impl Ring {
         }
         // Spares each enter a look-up. A thread has 16 places for it: further rings do without.
         drop(io.submitter().register_ring_fd());
-        Ok(Self { io, buffers, last_batch: 0, eventfd: None })
+        Ok(Self { io, buffers, last_batch: 0, blank_turns: 0, eventfd: None })
     }
 
     /// Whether the kernel has operation `code`.
@@ -183,24 +188,31 @@ impl Ring {
         let (want, wait) = if batch { (BATCH_WANT, Duration::ZERO) } else { (1, wait) };
         let ts = Timespec::from(wait);
         let args = SubmitArgs::new().timespec(&ts);
-        match self.io.submitter().submit_with_args(want, &args) {
+        let done = match self.io.submitter().submit_with_args(want, &args) {
             Ok(_) => Ok(()),
             Err(e) => match e.raw_os_error() {
                 // Nothing in time, a signal, or completions to reap first.
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(e),
             },
-        }
+        };
+        let blank = self.io.completion().is_empty();
+        self.blank_turns = if blank { self.blank_turns.saturating_add(1) } else { 0 };
+        done
     }
 
     /// Whether a turn would find something without waiting: completions in the queue, or work that the
     /// last turn left. A pass runs about 20 items unless more are asked for; for those that it
     /// leaves nobody signals the eventfd again.
+    ///
+    /// The kernel's announcement of work may be old: it adds work first and then sets the flag, and if the
+    /// work was run in between, the flag stays until there is more, which is signalled. So it counts only
+    /// as long as looking brings something.
     pub fn has_work(&mut self) -> bool {
         let sq = self.io.submission();
         let pending = sq.taskrun() || sq.cq_overflow();
         drop(sq);
-        pending || !self.io.completion().is_empty()
+        pending && self.blank_turns < BLANK_TURNS_MAX || !self.io.completion().is_empty()
     }
 
     /// Moves the completions into `into`, which is cleared first.

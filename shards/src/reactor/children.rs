@@ -6,6 +6,7 @@
 //! another turn. So from the first look at a ring to the next sleep the ring is *hot*: it does not signal,
 //! and is looked at in each turn. All others are cold, and cost nothing.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{Ordering, fence};
 
@@ -91,23 +92,29 @@ impl Children {
 
     /// Before a sleep: lets all rings signal again. Whether one has something to do already; such a
     /// ring stays hot.
-    pub(super) fn cool(&mut self, rings: &mut [Ring]) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to enter a ring.
+    pub(super) fn cool(&mut self, rings: &mut [Ring]) -> io::Result<bool> {
         if self.hot.is_empty() {
-            return false;
+            return Ok(false);
         }
         self.hot.iter().for_each(|ring| rings[usize::from(*ring)].set_signals(true));
         // What the kernel adds after this it signals; what it added before is seen below.
         fence(Ordering::SeqCst);
-        let all = &mut self.all;
-        self.hot.retain(|ring| {
-            let ring = usize::from(*ring);
-            let busy = rings[ring].has_completions() || rings[ring].wants_enter();
+        let mut still = 0;
+        for nth in 0..self.hot.len() {
+            let ring = self.nth_hot(nth);
+            let busy = rings[ring].has_work_now()?;
+            self.all[ring - 1].hot = busy;
             if busy {
                 rings[ring].set_signals(false);
+                self.hot[still] = ring as u16;
+                still += 1;
             }
-            all[ring - 1].hot = busy;
-            busy
-        });
-        !self.hot.is_empty()
+        }
+        self.hot.truncate(still);
+        Ok(still > 0)
     }
 }

@@ -295,8 +295,8 @@ impl<M: Machine> NetTask<M> {
         let idle = self.net.lanes.mailbox().is_empty()
             && self.control.is_empty()
             && !self.net.lanes.has_drained()
-            && !self.net.has_work()
-            && self.net.stage == self.net.shared.stage();
+            && self.net.stage == self.net.shared.stage()
+            && !self.net.has_work()?;
         let entered = if idle && !timeout.is_zero() {
             match sends {
                 1..=QUIET_SENDS_MAX => {
@@ -474,10 +474,10 @@ impl Net {
     }
 
     /// Whether a turn has something to do already. If not, all rings may wake the shard from here on.
-    fn has_work(&mut self) -> bool {
-        self.rings[0].has_completions()
+    fn has_work(&mut self) -> io::Result<bool> {
+        Ok(self.rings[0].has_completions()
             || !self.to_arm.is_empty()
-            || self.children.cool(&mut self.rings)
+            || self.children.cool(&mut self.rings)?)
     }
 
     fn sleep_time(&self, deadline_ms: u64) -> Duration {

@@ -23,6 +23,9 @@ const BUSY_BATCH: usize = 16;
 /// See [`BUSY_BATCH`].
 const WANT_MANY: u32 = 512;
 
+/// Passes over deferred work without a completion after which there is none. Each runs 20 items.
+const BLANK_ENTERS_MAX: u32 = 8;
+
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -181,6 +184,31 @@ impl Ring {
     pub(super) fn wants_enter(&mut self) -> bool {
         let sq = self.io.submission();
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow() || !self.backlog.is_empty()
+    }
+
+    /// Whether there are completions, or something to submit; runs the deferred work that the kernel
+    /// announces.
+    ///
+    /// Its announcement may be old: it adds work first and then sets the flag, and if the work was run
+    /// in between, the flag stays until there is more. Who took it at its word would never sleep.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::enter`].
+    pub(super) fn has_work_now(&mut self) -> io::Result<bool> {
+        for _ in 0..BLANK_ENTERS_MAX {
+            let sq = self.io.submission();
+            let (submits, announced) = (!sq.is_empty(), sq.taskrun() || sq.cq_overflow());
+            drop(sq);
+            if submits || !self.backlog.is_empty() || self.has_completions() {
+                return Ok(true);
+            }
+            if !announced {
+                return Ok(false);
+            }
+            self.enter(0, Duration::ZERO)?;
+        }
+        Ok(self.has_completions())
     }
 
     /// Whether the completion queue overflowed and the kernel holds completions back.
