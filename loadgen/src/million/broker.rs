@@ -40,6 +40,13 @@ impl Broker {
         for setting in settings {
             command.args(["--set", setting]);
         }
+        // Whoever listens there would be taken for the broker that is about to fail.
+        if TcpStream::connect(address).is_ok() {
+            return Err(io::Error::other(format!(
+                "something listens on {address} already: --host and --port name a broker that runs, \
+                 --port alone another port to start one on"
+            )));
+        }
         let child = command.stdin(Stdio::null()).spawn().map_err(|e| {
             io::Error::new(e.kind(), format!("cannot start {}: {e}", binary.display()))
         })?;
@@ -174,6 +181,15 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(listener_of(port), Some(std::process::id()));
+    }
+
+    #[test]
+    fn no_broker_is_started_where_somebody_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let started = Broker::start(Path::new("/nowhere/ringmain"), at, 1, &[]);
+        let said = started.err().unwrap().to_string();
+        assert!(said.contains("listens on") && said.contains(&at.to_string()), "{said}");
     }
 
     #[test]

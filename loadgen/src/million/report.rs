@@ -120,8 +120,9 @@ impl Million {
         Some(sample.anonymous as f64)
     }
 
+    /// `None` where the hold was too short for each client to have to ping.
     fn keep_alive_share(&self) -> Option<f64> {
-        let hold = self.stage(stage::HOLD)?;
+        let hold = self.stage(stage::HOLD).filter(|s| s.counters.pings >= self.clients)?;
         Some(broker_cpu_ns(hold)? / 1e9 / hold.seconds)
     }
 
@@ -260,12 +261,11 @@ fn write_hold(out: &mut String, s: &StageReport) -> std::fmt::Result {
         s.counters.pings_unanswered
     )?;
     if let Some(cpu) = broker_cpu_ns(s) {
-        write!(
-            out,
-            "; broker {:.2} % of a core, {:.1} µs a ping",
-            cpu / 1e7 / s.seconds.max(1e-9),
-            cpu / 1e3 / s.counters.pings.max(1) as f64
-        )?;
+        write!(out, "; broker {:.2} % of a core", cpu / 1e7 / s.seconds.max(1e-9))?;
+        match s.counters.pings {
+            0 => write!(out, " with no ping due")?,
+            pings => write!(out, ", {:.1} µs a ping", cpu / 1e3 / pings as f64)?,
+        }
     }
     let generator = s.generator_cpu_ns as f64 / 1e7 / s.seconds.max(1e-9);
     writeln!(out, "; generator {generator:.2} %")
@@ -360,9 +360,11 @@ mod tests {
     }
 
     fn million() -> Million {
+        let mut held = stage_of(stage::HOLD, 600.0, 11_000_000_000, [0; 8]);
+        held.counters.pings = 2_000_402;
         let stages = vec![
             stage_of(stage::CONNECT, 52.0, 45_000_000_000, [0; 8]),
-            stage_of(stage::HOLD, 600.0, 11_000_000_000, [0; 8]),
+            held,
             stage_of(stage::STORM, 90.0, 1, [1_000_000, 200, 1, 0, 0, 0, 0, 0]),
         ];
         let run = Report { connect_s: 50.0, stages, ..Report::default() };
@@ -376,6 +378,15 @@ mod tests {
         assert_eq!(values, [50.0, 356e6, 11.0 / 600.0, 90.0, 3.0]);
         assert!(!m.misses_targets());
         assert!(m.to_text().contains("342 bytes a connection"), "{}", m.to_text());
+    }
+
+    #[test]
+    fn a_hold_in_which_not_all_had_to_ping_says_nothing_of_keep_alives() {
+        let mut m = million();
+        m.run.stages[1].counters.pings = 1_000_200;
+        assert_eq!(m.checks().len(), 4);
+        m.run.stages[1].counters.pings = 0;
+        assert!(m.to_text().contains("with no ping due"), "{}", m.to_text());
     }
 
     #[test]

@@ -283,13 +283,10 @@ impl Shard {
             bytes: 0,
         });
         let opts = SubOpts::new(2, false, true, 2);
-        let route = self.routes.prepare(filter);
-        let subscribed = self.subs.subscribe(filter, gix | GROUP_BIT, opts, 0);
-        if subscribed.first_of_filter && !self.add_route(route) {
-            self.subs.unsubscribe(subscribed.filter, gix | GROUP_BIT);
+        let Ok(subscribed) = self.enter_filter(gix | GROUP_BIT, filter, opts, 0) else {
             self.groups.slab.remove(gix);
             return None;
-        }
+        };
         self.groups.slab[gix].filter = subscribed.filter;
         self.groups.by_name.insert(Arc::clone(name), gix);
         let hash = hash64(self.core.node.hash_seed, name.as_bytes());

@@ -13,11 +13,10 @@ use super::effects::{CloseHow, Effects};
 use super::hash::hash64;
 use super::ids::{ConnId, ShardId};
 use super::mail::{GroupMail, MemberRef, Ticket};
-use super::route::PreparedRoute;
 use super::session::SubRef;
 use super::shard::Shard;
 use super::slab::{NONE, Slab};
-use super::subs::{FilterId, SubOpts};
+use super::subs::{FilterId, SubOpts, Subscribed};
 
 /// A SUBSCRIBE or UNSUBSCRIBE whose answer waits for the homes of its groups. [S-55]
 #[derive(Debug)]
@@ -209,13 +208,7 @@ impl Shard {
         opts: SubOpts,
         sub_id: u32,
     ) -> Result<(FilterId, bool), ReasonCode> {
-        // Its memory arrives while the index is at work.
-        let route = self.routes.prepare(filter);
-        let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && !self.add_route(route) {
-            self.subs.unsubscribe(subscribed.filter, si);
-            return Err(ReasonCode::QUOTA_EXCEEDED);
-        }
+        let subscribed = self.enter_filter(si, filter, opts, sub_id)?;
         let entry = SubRef::filter(subscribed.filter.0);
         // The entry may be there for an exclusive subscription to the same filter only.
         let new = subscribed.replaced.is_none()
@@ -227,11 +220,27 @@ impl Shard {
         Ok((subscribed.filter, new))
     }
 
-    /// Enters the route of a filter that is new to this shard; false when there is no room.
-    pub(crate) fn add_route(&mut self, route: PreparedRoute) -> bool {
-        let max = self.core.cfg.limits.max_routes as usize;
-        let full = max != 0 && self.routes.table().len() >= max;
-        !full && self.routes.insert_prepared(route).is_ok()
+    /// Enters a filter into the index for a session or a group, and its route into the node's table if it
+    /// is new to this shard. Changes nothing when there is no room for that.
+    pub(crate) fn enter_filter(
+        &mut self,
+        who: u32,
+        filter: &str,
+        opts: SubOpts,
+        sub_id: u32,
+    ) -> Result<Subscribed, ReasonCode> {
+        // Its memory arrives while the index is at work.
+        let route = self.routes.prepare(filter);
+        let subscribed = self.subs.subscribe(filter, who, opts, sub_id);
+        if subscribed.first_of_filter {
+            let max = self.core.cfg.limits.max_routes as usize;
+            let full = max != 0 && self.routes.table().len() >= max;
+            if full || self.routes.insert_prepared(route).is_err() {
+                self.subs.unsubscribe(subscribed.filter, who);
+                return Err(ReasonCode::QUOTA_EXCEEDED);
+            }
+        }
+        Ok(subscribed)
     }
 
     /// The exclusive subscription of a session to a filter of the index.
@@ -332,14 +341,7 @@ impl Shard {
         opts: SubOpts,
         sub_id: u32,
     ) -> Result<FilterId, ReasonCode> {
-        // Its memory arrives while the index is at work.
-        let route = self.routes.prepare(filter);
-        let subscribed = self.subs.subscribe(filter, si, opts, sub_id);
-        if subscribed.first_of_filter && !self.add_route(route) {
-            self.subs.unsubscribe(subscribed.filter, si);
-            return Err(ReasonCode::QUOTA_EXCEEDED);
-        }
-        Ok(subscribed.filter)
+        Ok(self.enter_filter(si, filter, opts, sub_id)?.filter)
     }
 
     fn join(
