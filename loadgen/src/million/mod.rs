@@ -47,7 +47,8 @@ pub fn main(o: &Options) -> Result<bool, String> {
     let million = run(o, verdict)?;
     print!("{}", million.to_text());
     if let Some(path) = &o.json {
-        let json = serde_json::to_string_pretty(&million).map_err(|e| e.to_string())?;
+        // Most of it are the pairs of histograms: a line for each number would be of use to nobody.
+        let json = serde_json::to_string(&million).map_err(|e| e.to_string())? + "\n";
         std::fs::write(path, json).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(million.is_clean() && !(o.strict && million.misses_targets()))

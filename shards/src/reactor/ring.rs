@@ -182,8 +182,17 @@ impl Ring {
 
     /// Whether entering has a purpose: something to submit, or work that waits to be run.
     pub(super) fn wants_enter(&mut self) -> bool {
+        self.has_submissions() || self.announces_work()
+    }
+
+    fn has_submissions(&mut self) -> bool {
+        !self.io.submission().is_empty() || !self.backlog.is_empty()
+    }
+
+    /// What the kernel says; see [`Self::has_work_now`] for when it is not so.
+    fn announces_work(&mut self) -> bool {
         let sq = self.io.submission();
-        !sq.is_empty() || sq.taskrun() || sq.cq_overflow() || !self.backlog.is_empty()
+        sq.taskrun() || sq.cq_overflow()
     }
 
     /// Whether there are completions, or something to submit; runs the deferred work that the kernel
@@ -197,13 +206,10 @@ impl Ring {
     /// As of [`Self::enter`].
     pub(super) fn has_work_now(&mut self) -> io::Result<bool> {
         for _ in 0..BLANK_ENTERS_MAX {
-            let sq = self.io.submission();
-            let (submits, announced) = (!sq.is_empty(), sq.taskrun() || sq.cq_overflow());
-            drop(sq);
-            if submits || !self.backlog.is_empty() || self.has_completions() {
+            if self.has_submissions() || self.has_completions() {
                 return Ok(true);
             }
-            if !announced {
+            if !self.announces_work() {
                 return Ok(false);
             }
             self.enter(0, Duration::ZERO)?;
