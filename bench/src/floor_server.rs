@@ -62,6 +62,8 @@ struct Server {
 impl FloorServer {
     pub(crate) fn run(&self) -> io::Result<()> {
         let listener = TcpListener::bind(self.listen)?;
+        // As the broker does: small answers must not wait for others; who is accepted inherits it.
+        nodelay(&listener)?;
         // SAFETY: listening again only makes the backlog longer.
         unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
         let ring = Ring::new(RingConfig { slots: SLOTS, buffers: 2048, buffer_size: 4096 })?;
@@ -109,19 +111,8 @@ impl Server {
             let slot = c.result as u32;
             let connection = &mut self.connections[slot as usize];
             *connection = Connection { open: true, ..Connection::default() };
-            // As the broker does: small answers must not wait for others.
-            static ON: i32 = 1;
-            let nodelay = opcode::SetSockOpt::new(
-                types::Fixed(slot),
-                libc::IPPROTO_TCP as u32,
-                libc::TCP_NODELAY as u32,
-                (&raw const ON).cast(),
-                4,
-            )
-            .build()
-            .user_data(OTHER);
-            // SAFETY: the option is a static.
-            unsafe { self.ring.push(&[nodelay, recv_multi(slot, RECV | u64::from(slot))])? };
+            // SAFETY: the entry points at nothing.
+            unsafe { self.ring.push(&[recv_multi(slot, RECV | u64::from(slot))])? };
         }
         if c.more() { Ok(()) } else { self.accept() }
     }
@@ -220,6 +211,21 @@ impl Server {
         // SAFETY: the entry points at nothing.
         unsafe { self.ring.push(&[entry]) }
     }
+}
+
+fn nodelay(listener: &TcpListener) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an int that lives on this stack.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn topic_of(bytes: &[u8], version: Version) -> Option<&str> {

@@ -208,10 +208,22 @@ fn run_installer(command: &mut Command) -> io::Result<()> {
     }
 }
 
+/// Which versions of its libraries a program is built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pinned {
+    /// Those that its authors had.
+    ByItsLockFile,
+    /// The newest that fit: for a program whose lock file a current compiler refuses.
+    No,
+}
+
 /// `cargo install` into a folder of its own.
-fn cargo_install(name: &str, version: &str, root: &Path) -> io::Result<()> {
+fn cargo_install(name: &str, version: &str, pinned: Pinned, root: &Path) -> io::Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["install", name, "--locked", "--version", version, "--root"]).arg(root);
+    cargo.args(["install", name, "--version", version, "--root"]).arg(root);
+    if pinned == Pinned::ByItsLockFile {
+        cargo.arg("--locked");
+    }
     cargo.env("CARGO_TARGET_DIR", root.join("build"));
     run_installer(&mut cargo)?;
     // What it was built from takes a gigabyte, and is not needed again.

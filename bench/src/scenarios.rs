@@ -5,6 +5,7 @@ mod fanout;
 mod firehose;
 mod floor_of_mqtt;
 mod idle;
+mod keep_alive;
 mod lat_open_loop;
 mod million;
 mod mqttbs;
@@ -28,6 +29,7 @@ pub(crate) const REGISTRY: &[&dyn Scenario] = &[
     &fanout::Fanout1To1000,
     &idle::Idle15K,
     &storm::Storm15K,
+    &keep_alive::KeepAlive15K,
     &lat_open_loop::LatOpenLoop,
     &floor_of_mqtt::Floor,
     &mqttbs::CONN_TCP_10K_100,

@@ -335,8 +335,8 @@ fn notes(f: &Facts, needs: Needs, fits: u64) -> Vec<String> {
     if chain >= CHAIN_MAX {
         notes.push(format!(
             "net.ipv4.tcp_ehash_entries is {}: the kernel looks at {chain} connections for each packet; \
-             boot with thash_entries={}, or set net.ipv4.tcp_child_ehash_entries and run in a network \
-             namespace made after it",
+             boot with thash_entries={}, or run in a network namespace with \
+             net.ipv4.tcp_child_ehash_entries, as `million --netns` does",
             f.tcp_ehash.unwrap_or(0),
             (2 * fits).next_power_of_two()
         ));
@@ -392,6 +392,13 @@ impl Facts {
             remote,
             broker_descriptors: None,
         }
+    }
+
+    /// With what a network namespace hides of its `host`: settings that are the host's all the same.
+    #[must_use]
+    pub fn with_hidden(self, host: &Self) -> Self {
+        let (tcp_mem, netdev_max_backlog) = (host.tcp_mem, host.netdev_max_backlog);
+        Self { tcp_mem, netdev_max_backlog, ..self }
     }
 }
 

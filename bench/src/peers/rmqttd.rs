@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Peer, cargo_install, first_line_with};
+use super::{Peer, Pinned, cargo_install, first_line_with};
 
 /// What `peers install rmqttd` takes.
 const VERSION: &str = "0.23.1";
@@ -36,7 +36,7 @@ impl Peer for Rmqttd {
     }
 
     fn install(&self, folder: &Path) -> io::Result<()> {
-        cargo_install("rmqttd", VERSION, &folder.join("rmqttd"))
+        cargo_install("rmqttd", VERSION, Pinned::ByItsLockFile, &folder.join("rmqttd"))
     }
 
     /// For everyone on loopback, without logs or caps.

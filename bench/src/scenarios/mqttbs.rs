@@ -116,7 +116,7 @@ impl Scenario for Mqttbs {
 
     fn cases(&self, scale: &Scale) -> Vec<Case> {
         let count = self.scaled(scale);
-        let seconds = scale.pick(30, 4);
+        let seconds = scale.pick(10, 4);
         let args = match self.load {
             Load::Connect { per_s, .. } => format!("conn -c {count} -R {per_s}"),
             Load::FanOut { publishers, subscribers, interval_ms } => format!(

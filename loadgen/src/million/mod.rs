@@ -11,6 +11,7 @@
 
 pub mod broker;
 pub mod host;
+mod netns;
 pub mod options;
 mod plan;
 pub mod report;
@@ -54,17 +55,21 @@ pub fn main(o: &Options) -> Result<bool, String> {
     Ok(million.is_clean() && !(o.strict && million.misses_targets()))
 }
 
-/// What of the run fits on this host.
+/// What of the run fits on this host. With `--netns` the calling thread is in the namespace afterwards.
 ///
 /// # Errors
-/// When the options contradict each other.
+/// When the options contradict each other, or the namespace cannot be had.
 pub fn preflight_of(o: &Options) -> Result<preflight::Verdict, String> {
     o.check()?;
+    let connections = u64::from(o.count) + o.busy();
     let mut facts = Facts::here(o.target(), o.ifaddr.len());
+    if o.netns {
+        netns::enter(connections)?;
+        facts = Facts::here(o.target(), o.ifaddr.len()).with_hidden(&facts);
+    }
     if o.host.is_some() {
         facts.broker_descriptors = running_broker(o).and_then(broker::descriptors_of);
     }
-    let connections = u64::from(o.count) + o.busy();
     Ok(preflight::check(&facts, Needs { connections, storm: !o.no_storm }))
 }
 

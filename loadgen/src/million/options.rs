@@ -84,6 +84,10 @@ pub struct Options {
     /// End the run when less memory than this is available on the host, in MiB.
     #[arg(long, default_value_t = 1_024)]
     pub memory_floor: u64,
+    /// Run in a network namespace made for it, whose table of established connections has room for
+    /// them: what booting with thash_entries does. Needs root; nobody outside reaches the broker.
+    #[arg(long, conflicts_with = "host")]
+    pub netns: bool,
     /// Say what would stop the run and at what count, and do nothing else.
     #[arg(long)]
     pub preflight: bool,
