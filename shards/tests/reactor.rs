@@ -175,3 +175,24 @@ fn a_paused_listener_leaves_connections_in_the_backlog() {
         finish(node);
     }
 }
+
+#[test]
+fn a_deferred_connection_is_accepted_with_its_first_bytes_and_a_silent_one_when_its_time_is_over() {
+    let mut config = config(1);
+    // Longer than the first half of the test takes: the kernel counts in doubled seconds.
+    config.listeners[0].defer_accept_s = Some(60);
+    let (node, seen) = echo_node(&config);
+    let silent = connect(&node);
+    exchange(&mut connect(&node), b"x");
+    assert_eq!(seen.get(|s| &s.opened), 1);
+    drop(silent);
+    finish(node);
+
+    config.listeners[0].defer_accept_s = Some(1);
+    let (node, seen) = echo_node(&config);
+    let mut silent = connect(&node);
+    eventually("accepted without a byte", || seen.get(|s| &s.opened) == 1);
+    exchange(&mut silent, b"x");
+    drop(silent);
+    finish(node);
+}

@@ -171,6 +171,7 @@ fn listener(l: &config::Listener) -> engine::ListenerConfig {
         connection_rate_mode,
         accept_protocol_versions,
         nodelay: _,                  // socket
+        tcp_defer_accept_s: _,       // socket
         send_buffer_bytes: _,        // socket
         receive_buffer_bytes: _,     // socket
         tcp_keepalive_s: _,          // socket
@@ -361,6 +362,7 @@ fn socket(l: &config::Listener) -> reactor::ListenerConfig {
     reactor::ListenerConfig {
         backlog: l.backlog,
         nodelay: l.nodelay,
+        defer_accept_s: some(l.tcp_defer_accept_s),
         send_buffer_bytes: some(l.send_buffer_bytes),
         recv_buffer_bytes: some(l.receive_buffer_bytes),
         keepalive_idle_s: some(l.tcp_keepalive_s),

@@ -41,6 +41,8 @@ pub struct ListenerConfig {
     pub backlog: u32,
     /// TCP_NODELAY: send small packets at once. The reactor coalesces by itself.
     pub nodelay: bool,
+    /// TCP_DEFER_ACCEPT, s: the kernel accepts a connection when its first bytes are there.
+    pub defer_accept_s: Option<u32>,
     /// SO_SNDBUF in bytes; `None` = the kernel tunes it.
     pub send_buffer_bytes: Option<u32>,
     /// SO_RCVBUF in bytes; `None` = the kernel tunes it.
@@ -66,6 +68,7 @@ impl ListenerConfig {
             addr,
             backlog: 4096,
             nodelay: true,
+            defer_accept_s: None,
             send_buffer_bytes: None,
             recv_buffer_bytes: None,
             keepalive_idle_s: None,

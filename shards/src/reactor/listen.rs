@@ -92,10 +92,11 @@ fn set_options(
 ) -> Result<(), (&'static str, io::Error)> {
     use libc::{IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
     let keepalive = config.keepalive_idle_s;
-    let options: [(&'static str, c_int, c_int, Option<u32>); 11] = [
+    let options: [(&'static str, c_int, c_int, Option<u32>); 12] = [
         ("SO_REUSEADDR", SOL_SOCKET, libc::SO_REUSEADDR, Some(1)),
         ("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, reuse_port.then_some(1)),
         ("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, config.nodelay.then_some(1)),
+        ("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, config.defer_accept_s),
         ("SO_SNDBUF", SOL_SOCKET, libc::SO_SNDBUF, config.send_buffer_bytes),
         ("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, config.recv_buffer_bytes),
         (
