@@ -34,7 +34,8 @@ pub(crate) struct Costs {
     pub(crate) mail: f64,
     /// One batch of mail, and the wake of who sleeps.
     pub(crate) batch: f64,
-    /// Going to sleep and being woken, before the turn that follows begins.
+    /// Being woken on a core that idled, before the turn that follows begins. Where another task ran
+    /// until then, nothing has to get up but the thread.
     pub(crate) sleep: f64,
     /// The generator's receive and send of a connection, its part for each message, its turn, and
     /// its sleep.
@@ -161,6 +162,8 @@ struct Core {
     /// The one that ran last, and since when without another between.
     last: Option<usize>,
     since: u64,
+    /// When it last became free.
+    free_at: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -318,6 +321,7 @@ impl<'a> Sim<'a> {
             Event::Free { core } => {
                 if let Some(task) = self.cores[core as usize].running.take() {
                     self.tasks[task].running = false;
+                    self.cores[core as usize].free_at = self.now;
                     self.dispatch(core as usize);
                 }
             }
@@ -413,7 +417,9 @@ impl<'a> Sim<'a> {
         let mut cost = 0.0;
         if slept {
             self.cores[core].since = self.now;
-            cost += if is_shard { c.sleep } else { c.client_sleep };
+            if self.cores[core].free_at < self.now {
+                cost += if is_shard { c.sleep } else { c.client_sleep };
+            }
             self.counted.sleeps += u64::from(is_shard);
         }
         *(if is_shard { &mut self.counted.busy } else { &mut self.counted.generator_busy }) += cost;
