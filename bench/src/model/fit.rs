@@ -225,7 +225,7 @@ pub(crate) fn fit(pairs: usize, cores: usize, measured: &[Measured], passes: usi
         let mut costs = at.1;
         for knob in KNOBS {
             let random = split_mix(&mut seed) as f64 / u64::MAX as f64 * 2.0 - 1.0;
-            if split_mix(&mut seed) % 4 == 0 {
+            if split_mix(&mut seed).is_multiple_of(4) {
                 *knob(&mut costs) *= (random * reach).exp();
             }
         }

@@ -408,7 +408,7 @@ impl<'a> Sim<'a> {
         let other = self.cores[core].last.is_some_and(|last| last != task);
         if other || self.cores[core].last.is_none() {
             self.cores[core].since = self.now;
-            self.tasks[task].stint += 1;
+            self.tasks[task].stint += u32::from(other);
         }
         self.cores[core].running = Some(task);
         self.cores[core].last = Some(task);

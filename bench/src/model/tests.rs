@@ -12,7 +12,7 @@ fn scenario(shards: usize, crossing: u32, window: u32) -> Scenario {
         crossing,
         traffic: Traffic::Closed { window },
         clients: Clients::Away { delay: 1_000 },
-        span: 5_000_000,
+        span: 50_000_000,
         seed: 7,
     }
 }
