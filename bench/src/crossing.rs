@@ -75,6 +75,16 @@ struct Run {
     /// more is what the kernel takes more, not the broker.
     generator_ns_per_message: f64,
     messages_per_s: f64,
+    /// Share of the machine's time that its host gave to others, warm-up included.
+    stolen: f64,
+}
+
+/// Ticks of all CPUs since boot, and of them those that the host gave to others while they had work.
+fn ticks() -> io::Result<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let all = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let all: Vec<u64> = all.take(8).filter_map(|n| n.parse().ok()).collect();
+    Ok((all.iter().sum(), all.get(7).copied().unwrap_or(0)))
 }
 
 #[derive(Debug, Serialize)]
@@ -192,7 +202,9 @@ impl Crossing {
         let pinned = ["--workers", &workers, "--cpus", &cpus];
         let pinned = if self.cpus.is_empty() { &[] } else { &pinned[..] };
         let args = [&fixed[..], pace, &ids, pinned].concat();
+        let before = ticks()?;
         let report = load::run(programs, &server, &args)?;
+        let after = ticks()?;
         let traffic = report.traffic.ok_or_else(|| io::Error::other("a run without traffic"))?;
         let ns_per_message = traffic.broker_ns_per_message().unwrap_or(f64::NAN);
         Ok(Run {
@@ -205,6 +217,7 @@ impl Crossing {
             generator_ns_per_message: traffic.generator_cpu_ns as f64
                 / traffic.delivered.max(1) as f64,
             messages_per_s: traffic.delivered as f64 / traffic.seconds,
+            stolen: (after.1 - before.1) as f64 / (after.0 - before.0).max(1) as f64,
         })
     }
 }
@@ -278,7 +291,7 @@ impl Homes {
 }
 
 /// Home shards of a pair's subscriber and publisher.
-fn shards_of(pair: u32, percent: u32) -> (usize, usize) {
+pub(crate) fn shards_of(pair: u32, percent: u32) -> (usize, usize) {
     // Four pairs in a row share a decision, so that both shards have crossing pairs, and that a
     // generator of two threads, which takes every second pair each, has as much to do with one shard
     // as with the other. Otherwise only crossing traffic would change cores on its way to the broker.

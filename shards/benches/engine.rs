@@ -5,11 +5,13 @@
 //! cargo bench -p ringmain-shards --bench engine                     # ns
 //! cargo bench -p ringmain-shards --bench engine -- --instructions   # also instructions (valgrind)
 //! cargo bench -p ringmain-shards --bench engine -- --counts         # instructions alone, as data
+//! cargo bench -p ringmain-shards --bench engine -- --counts shards-8 # of these
 //! ```
 //!
 //! Times depend on the machine and on who else uses it. Instruction counts do not: `cargo xtask ci
 //! instructions` compares those with benches/instructions.toml.
 
+mod sharded;
 mod steps;
 
 use std::hint::black_box;
@@ -39,7 +41,7 @@ const COUNTED: usize = 8_000;
 /// A scenario: its name, what one operation is, and how it is set up.
 type Scenario = (&'static str, &'static str, fn() -> Bench);
 
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 21] = [
     ("p2p-qos0", "publish → deliver, QoS 0", || p2p(0, 1)),
     ("p2p-qos1", "publish → deliver, QoS 1, with both PUBACKs", || p2p(1, 1)),
     ("cross-qos0", "publish → mail → deliver, QoS 0", || p2p(0, 2)),
@@ -60,6 +62,13 @@ const SCENARIOS: [Scenario; 14] = [
     }),
     ("wheel-rearm", "a timer set anew among 100,000", || step(1, steps::wheel_rearm())),
     ("mail-hop-16", "a message in a batch of 16", || step(16, steps::mail_hop(16))),
+    ("shards-1", "publish → deliver, 16 a turn", || sharded::crossing(1)),
+    ("shards-2", "crossing, 16 publishes a turn of each of 2 shards", || sharded::crossing(2)),
+    ("shards-4", "… of 4 shards", || sharded::crossing(4)),
+    ("shards-8", "… of 8 shards", || sharded::crossing(8)),
+    ("shards-16", "… of 16 shards", || sharded::crossing(16)),
+    ("shards-32", "… of 32 shards", || sharded::crossing(32)),
+    ("shards-64", "… of 64 shards", || sharded::crossing(64)),
 ];
 
 fn main() {
@@ -73,8 +82,11 @@ fn main() {
         println!("{}", measured(&mut bench, COUNTED));
         return;
     }
-    if args.iter().any(|a| a == "--counts") {
-        for (name, ..) in SCENARIOS {
+    if let Some((flag, names)) = args.split_first()
+        && flag == "--counts"
+    {
+        let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+        for (name, ..) in SCENARIOS.into_iter().filter(|(name, ..)| wanted(name)) {
             println!("{name} = {}", count(name));
         }
         return;

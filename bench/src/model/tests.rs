@@ -1,7 +1,7 @@
 //! Claims about the model.
 
 use super::fit::{Measured, START, fit, read};
-use super::sim::{Clients, Costs, Outcome, Scenario, Traffic, simulate};
+use super::sim::{Clients, Costs, Outcome, Scenario, Traffic, homes_of, simulate};
 use super::{TOLERANCE, check};
 
 fn scenario(shards: usize, crossing: u32, window: u32) -> Scenario {
@@ -12,7 +12,7 @@ fn scenario(shards: usize, crossing: u32, window: u32) -> Scenario {
         crossing,
         traffic: Traffic::Closed { window },
         clients: Clients::Away { delay: 1_000 },
-        span: 5_000_000,
+        span: 50_000_000,
         seed: 7,
     }
 }
@@ -50,6 +50,55 @@ fn crossing_costs_mail_and_more_cores_smaller_batches() {
 }
 
 #[test]
+fn pairs_of_two_shards_live_where_the_measured_ones_do() {
+    for percent in [0, 50, 100] {
+        for pair in 0..96 {
+            let (subscriber, publisher) = crate::crossing::shards_of(pair, percent);
+            assert_eq!(homes_of(pair as usize, 2, percent), (publisher, subscriber), "{pair}");
+        }
+    }
+}
+
+#[test]
+fn with_many_shards_every_shard_sends_to_others_and_receives() {
+    let shards = 64;
+    let homes: Vec<_> = (0..100 * shards).map(|pair| homes_of(pair, shards, 100)).collect();
+    for shard in 0..shards {
+        let to: std::collections::BTreeSet<_> =
+            homes.iter().filter(|(from, _)| *from == shard).map(|(_, to)| to).collect();
+        assert!(to.len() > 40 && !to.contains(&shard), "{shard} sends to {} others", to.len());
+        assert_eq!(homes.iter().filter(|(_, to)| *to == shard).count(), 100);
+    }
+}
+
+/// A generator beside so many shards on two cores.
+fn beside(costs: &Costs, shards: usize, pairs: usize) -> Outcome {
+    let mut of = scenario(shards, 0, 1);
+    (of.cores, of.pairs, of.clients, of.span) = (2, pairs, Clients::Beside, 50_000_000);
+    simulate(costs, &of)
+}
+
+#[test]
+fn caches_are_cold_only_where_another_task_had_the_core() {
+    let costs = Costs { cold: 3_000.0, ..START };
+    let warm = Costs { cold: 0.0, ..START };
+    let [alone, shared] = [1, 2].map(|shards| {
+        let [with, without] = [costs, warm].map(|c| beside(&c, shards, 96).ns_per_message);
+        with - without
+    });
+    assert!(alone < 300.0, "{alone} ns a message with a core of its own");
+    assert!(shared > 1_000.0, "{shared} ns a message beside the generator");
+}
+
+#[test]
+fn a_generator_on_a_busy_core_waits_though_another_idles() {
+    let outcome = beside(&START, 2, 96);
+    let busy = outcome.ns_per_message + outcome.generator_ns_per_message;
+    let cores = busy * outcome.messages_per_s / 1e9;
+    assert!((1.2..1.95).contains(&cores), "{cores} of 2 cores busy: {outcome:?}");
+}
+
+#[test]
 fn an_idle_shard_pays_for_its_sleep() {
     let mut of = scenario(1, 0, 1);
     of.pairs = 1;
@@ -70,11 +119,14 @@ fn made_up(costs: &Costs) -> Vec<Measured> {
                 shards,
                 crossing,
                 ns_per_message: 0.0,
+                generator_ns_per_message: 0.0,
                 messages_per_s: 0.0,
             };
             let Some(of) = m.scenario(20, 2) else { panic!("known traffic") };
-            let Outcome { ns_per_message, messages_per_s, .. } = simulate(costs, &of);
-            (m.ns_per_message, m.messages_per_s) = (ns_per_message, messages_per_s);
+            let outcome = simulate(costs, &of);
+            m.ns_per_message = outcome.ns_per_message;
+            m.generator_ns_per_message = outcome.generator_ns_per_message;
+            m.messages_per_s = outcome.messages_per_s;
             list.push(m);
         }
     }
@@ -120,5 +172,8 @@ fn results_of_crossing_are_read_and_rounds_become_medians() {
     assert_eq!((pairs, measured.len()), (100, 2));
     assert_eq!((measured[0].shards, measured[0].ns_per_message), (1, 15.0));
     assert_eq!((measured[1].shards, measured[1].crossing), (2, 50));
+    let stolen = run("1 shard", 10.0).replace("}", r#","stolen":0.5}"#);
+    let (_, measured) = read(json(&[stolen]).as_bytes()).unwrap();
+    assert_eq!(measured[0].messages_per_s, 10.0, "half of the time was not the machine's");
     assert!(read(json(&[run("3 moons", 1.0)]).as_bytes()).is_err());
 }

@@ -259,9 +259,65 @@ counters! {
     connections_handed_over => "connections/handed_over",
     /// Publishes over Receive Maximum from lenient listeners (D8).
     receive_maximum_lenient => "connections/receive_maximum_exceeded",
+    /// See [`DriverCounts::turns`].
+    reactor_turns => "reactor/turns",
+    /// See [`DriverCounts::enters`].
+    reactor_enters => "reactor/enters",
+    /// See [`DriverCounts::receives`].
+    reactor_receives => "reactor/receives",
+    /// See [`DriverCounts::sends`].
+    reactor_sends => "reactor/sends",
+    /// See [`DriverCounts::mails`].
+    mesh_mails => "mesh/mails",
+    /// See [`DriverCounts::batches`].
+    mesh_batches => "mesh/batches",
+    /// See [`DriverCounts::wakes`].
+    mesh_wakes => "mesh/wakes",
+    /// See [`DriverCounts::line_writes`].
+    mesh_line_writes => "mesh/line_writes",
+    /// See [`DriverCounts::mail_lines`].
+    mesh_mail_lines => "mesh/mail_lines",
+}
+
+/// What the driver of a shard did so far. It counts for itself and tells the machine after each turn;
+/// all are 0 where no driver counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounts {
+    /// Turns that had something to do.
+    pub turns: u64,
+    /// Calls of io_uring_enter.
+    pub enters: u64,
+    /// Receives that brought data.
+    pub receives: u64,
+    /// Sends.
+    pub sends: u64,
+    /// Mails to other shards.
+    pub mails: u64,
+    /// Batches of them, and connections that moved.
+    pub batches: u64,
+    /// Wakes of shards that slept.
+    pub wakes: u64,
+    /// Writes to cache lines that shards share: see
+    /// [`LaneCounts::line_writes`](crate::mesh::LaneCounts::line_writes).
+    pub line_writes: u64,
+    /// Cache lines of mail: see [`LaneCounts::mail_lines`](crate::mesh::LaneCounts::mail_lines).
+    pub mail_lines: u64,
 }
 
 impl Counters {
+    /// Takes over what the driver counted.
+    pub(crate) fn set_driver(&mut self, driver: &DriverCounts) {
+        self.reactor_turns = driver.turns;
+        self.reactor_enters = driver.enters;
+        self.reactor_receives = driver.receives;
+        self.reactor_sends = driver.sends;
+        self.mesh_mails = driver.mails;
+        self.mesh_batches = driver.batches;
+        self.mesh_wakes = driver.wakes;
+        self.mesh_line_writes = driver.line_writes;
+        self.mesh_mail_lines = driver.mail_lines;
+    }
+
     /// Counts a copy that will not be delivered.
     pub fn drop_copy(&mut self, reason: DropReason, n: u64) {
         self.delivery_dropped += n;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::counters::DriverCounts;
 use super::ids::{ConnId, ShardId, ShardSet};
 use super::mail::{Mail, Parcel};
 use super::message::Outgoing;
@@ -108,6 +109,8 @@ pub struct Effects {
     /// Set by the driver: peers whose mailbox has no room. A machine pauses the connections whose
     /// publishes go there until [`Input::LaneDrained`](super::input::Input::LaneDrained).
     pub lanes_full: ShardSet,
+    /// Set by the driver after each turn: what it did so far.
+    pub driver: DriverCounts,
 }
 
 impl Effects {
@@ -142,7 +145,7 @@ impl Effects {
         self.shared.clear();
     }
 
-    /// Empties everything but `lanes_full`, keeping capacity up to a limit.
+    /// Empties everything but what the driver sets, keeping capacity up to a limit.
     pub fn clear(&mut self) {
         const KEEP: usize = 1 << 20; // a burst must not pin its peak for ever
         self.arena.clear();

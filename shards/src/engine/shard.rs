@@ -287,6 +287,7 @@ impl Shard {
             Mail::GroupDeliver(d) => self.on_group_deliver(*d, fx),
             Mail::GroupDone(done) => self.on_group_done(&done, fx),
             Mail::StatsAsk => {
+                self.core.counters.set_driver(&fx.driver);
                 let stats = Box::new((self.core.counters.clone(), self.gauges()));
                 fx.send(from, Mail::Stats(stats));
             }
@@ -330,11 +331,14 @@ impl Shard {
                     fx.events.push(Event::Session { token, session });
                 }
             }
-            Control::Stats { token } => fx.events.push(Event::Stats {
-                shard: self.core.id,
-                token,
-                counters: Box::new(self.core.counters.clone()),
-            }),
+            Control::Stats { token } => {
+                self.core.counters.set_driver(&fx.driver);
+                fx.events.push(Event::Stats {
+                    shard: self.core.id,
+                    token,
+                    counters: Box::new(self.core.counters.clone()),
+                });
+            }
         }
     }
 

@@ -114,6 +114,7 @@ impl Shard {
     pub(crate) fn on_sys_interval(&mut self, fx: &mut Effects) {
         self.sys.interval_timer = None;
         self.arm_interval();
+        self.core.counters.set_driver(&fx.driver);
         self.sys.sum = self.core.counters.clone();
         self.sys.gauges = self.gauges();
         self.sys.waiting = self.core.shards() - 1;

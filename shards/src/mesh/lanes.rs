@@ -32,7 +32,27 @@ pub struct LaneCounts {
     pub full: u64,
     /// Most deliveries that ever waited in outboxes at one time.
     pub waiting_peak: u64,
+    /// Writes by which the mesh coordinates, to cache lines that other shards read or write as well.
+    /// One for each line and step: a push writes the tail of the queue and its slot
+    /// ([`SLOT_LINES`]), a pop the head and the slot's stamp, and one each is a sleep announced, a
+    /// sleep ended, and a sleeper's flag taken down by who wakes it. Looking writes nothing: neither a
+    /// pop from an empty queue, nor a push to a full one, nor a look at a flag that is down. What the
+    /// control plane does is not counted, nor what the kernel writes for a wake: see `wakes`.
+    pub line_writes: u64,
+    /// Cache lines of mail given away: those that a batch's mails and packed bytes fill. They are
+    /// written here and read there, however mail is sent. Payloads too large to be packed are not
+    /// among them; of those only a reference goes along.
+    pub mail_lines: u64,
 }
+
+/// What other cores see changes by lines of so many bytes.
+const LINE: usize = 64;
+/// Lines that a slot of the mailbox's queue takes: the delivery and a stamp.
+const SLOT_LINES: u64 = (size_of::<Delivery>() + size_of::<usize>()).div_ceil(LINE) as u64;
+/// A push writes the tail and the slot.
+const PUSH_WRITES: u64 = 1 + SLOT_LINES;
+/// A pop writes the head and the slot's stamp.
+const POP_WRITES: u64 = 2;
 
 /// Lives on: the sending shard.
 ///
@@ -86,6 +106,25 @@ impl Lanes {
     #[must_use]
     pub fn mailbox(&self) -> &Mailbox {
         &self.mailboxes[self.me.index()]
+    }
+
+    /// Takes the oldest delivery of this shard's own mailbox.
+    pub fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.mailbox().pop();
+        self.counts.line_writes += if delivery.is_some() { POP_WRITES } else { 0 };
+        delivery
+    }
+
+    /// See [`SleepFlag::announce`](super::SleepFlag::announce).
+    pub fn announce_sleep(&mut self) {
+        self.mailbox().sleep.announce();
+        self.counts.line_writes += 1;
+    }
+
+    /// See [`SleepFlag::wake_up`](super::SleepFlag::wake_up).
+    pub fn wake_up(&mut self) {
+        self.mailbox().sleep.wake_up();
+        self.counts.line_writes += 1;
     }
 
     /// What the lanes did so far.
@@ -148,6 +187,7 @@ impl Lanes {
             self.is_pushed.remove(to);
             if to != self.me && self.mailboxes[to.index()].sleep.must_wake() {
                 self.counts.wakes += 1;
+                self.counts.line_writes += 1;
                 return Some(to);
             }
         }
@@ -180,8 +220,14 @@ impl Lanes {
 
     #[allow(clippy::result_large_err, reason = "the value goes back to the outbox")]
     fn push(&mut self, to: ShardId, delivery: Delivery) -> Result<(), Delivery> {
+        let lines = match &delivery {
+            Delivery::Batch { batch, .. } => lines_of(batch),
+            Delivery::Arrived { .. } => 0,
+        };
         self.mailboxes[to.index()].push(delivery)?;
         self.counts.batches += 1;
+        self.counts.line_writes += PUSH_WRITES;
+        self.counts.mail_lines += lines;
         if !self.is_pushed.contains(to) {
             self.is_pushed.insert(to);
             self.pushed.push(to);
@@ -265,6 +311,12 @@ impl Lanes {
             }
         }
     }
+}
+
+/// Cache lines that a batch's mails and packed bytes fill.
+fn lines_of(batch: &Batch) -> u64 {
+    let mails = size_of_val(batch.mail.as_slice()).div_ceil(LINE);
+    (mails + batch.packed.len().div_ceil(LINE)) as u64
 }
 
 #[cfg(test)]

@@ -122,6 +122,35 @@ fn a_sleeping_peer_is_woken_once_a_turn() {
 }
 
 #[test]
+fn writes_to_shared_lines_are_counted_by_who_does_them_and_looking_is_free() {
+    let boxes = mesh(2, 1);
+    let mut a = Lanes::new(ShardId(0), Arc::clone(&boxes));
+    let mut b = Lanes::new(B, Arc::clone(&boxes));
+    let mut fx = Effects::new(2);
+    let writes = |lanes: &Lanes| lanes.counts().line_writes;
+    assert!(b.pop().is_none() && !a.mailbox().sleep.must_wake());
+    assert_eq!(writes(&b), 0);
+
+    b.announce_sleep();
+    let batch = [mail(1), mail(2), mail(3)].map(|m| fx.send(B, m));
+    a.send_turn(&mut fx); // tail and slot
+    assert_eq!(writes(&a), PUSH_WRITES);
+    let bytes = batch.len() * size_of::<Mail>();
+    assert_eq!(a.counts().mail_lines, bytes.div_ceil(64) as u64);
+    assert_eq!(a.pop_wake(), Some(B)); // its flag
+    assert_eq!(writes(&a), PUSH_WRITES + 1);
+
+    fx.send(B, mail(4));
+    a.send_turn(&mut fx); // no room
+    assert_eq!(writes(&a), PUSH_WRITES + 1);
+    b.wake_up();
+    assert!(b.pop().is_some() && b.pop().is_none());
+    assert_eq!(writes(&b), 2 + POP_WRITES, "flag up, flag down, one pop");
+    a.send_turn(&mut fx);
+    assert_eq!(writes(&a), 2 * PUSH_WRITES + 1);
+}
+
+#[test]
 fn what_is_sent_later_arrives_later_whoever_sends_it() {
     let boxes = mesh(3, 8);
     let mut a = Lanes::new(ShardId(0), Arc::clone(&boxes));

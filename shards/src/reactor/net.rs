@@ -19,6 +19,7 @@ use super::shared::{Shared, Stage};
 use super::token::{self, Kind};
 use crate::boundary::{Control, Event};
 use crate::engine::Machine;
+use crate::engine::counters::DriverCounts;
 use crate::engine::effects::{Effects, Op};
 use crate::engine::ids::{ConnId, Now, ShardId};
 use crate::engine::input::Input;
@@ -233,7 +234,7 @@ impl<M: Machine> NetTask<M> {
 
     fn take_deliveries(&mut self) {
         for _ in 0..TURN_DELIVERIES_MAX {
-            match self.net.lanes.mailbox().pop() {
+            match self.net.lanes.pop() {
                 Some(Delivery::Batch { from, mut batch }) => {
                     self.net.shared.stats(self.net.me).mails_received.add(batch.len() as u64);
                     for mail in batch.mail.drain(..) {
@@ -273,6 +274,7 @@ impl<M: Machine> NetTask<M> {
         }
         self.fx.clear();
         self.fx.lanes_full = self.net.lanes.full();
+        self.fx.driver = self.net.driver_counts();
     }
 
     /// Submits what the turn queued. Sleeps for as long as nothing is to be done.
@@ -291,7 +293,7 @@ impl<M: Machine> NetTask<M> {
             return self.net.rings[0].enter_again();
         }
         let timeout = self.net.sleep_time(self.machine.deadline_ms());
-        self.net.lanes.mailbox().sleep.announce();
+        self.net.lanes.announce_sleep();
         let idle = self.net.lanes.mailbox().is_empty()
             && self.control.is_empty()
             && !self.net.lanes.has_drained()
@@ -307,7 +309,7 @@ impl<M: Machine> NetTask<M> {
         } else {
             self.net.rings[0].enter_again()
         };
-        self.net.lanes.mailbox().sleep.wake_up();
+        self.net.lanes.wake_up();
         entered
     }
 }
@@ -493,6 +495,22 @@ impl Net {
         let next = deadline_ms.min(closing).min(retry).min(self.stop_deadline_ms);
         let until = next.saturating_sub(self.now.mono_ms());
         wait.min(Duration::from_millis(until))
+    }
+
+    /// For the machine, which tells the operator.
+    fn driver_counts(&self) -> DriverCounts {
+        let (lanes, stats) = (self.lanes.counts(), self.shared.stats(self.me));
+        DriverCounts {
+            turns: stats.turns.get(),
+            enters: stats.enters.get(),
+            receives: stats.receives.get(),
+            sends: stats.sends.get(),
+            mails: lanes.mails,
+            batches: lanes.batches,
+            wakes: lanes.wakes,
+            line_writes: lanes.line_writes,
+            mail_lines: lanes.mail_lines,
+        }
     }
 
     fn publish_gauges(&mut self) {

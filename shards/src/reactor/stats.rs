@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Lives on: its shard, the only writer; so a relaxed load and store suffice to count.
+        /// Lives on: its shard, the only writer; so a relaxed load and store suffice to count. Aligned,
+        /// so that no other shard writes to the same cache lines, or to those fetched along with them.
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         pub(super) struct ShardStats { $(pub $name: Stat,)* }
 
         /// A copy of a shard's counters.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ringmain_mqtt::{Connect, Publish};
 use ringmain_shards::boundary::{Control, Event, Pressure};
 use ringmain_shards::engine::config::EngineConfig;
+use ringmain_shards::engine::counters::DriverCounts;
 
 use crate::support::*;
 
@@ -206,6 +207,27 @@ fn watermarks_raise_and_clear_an_alarm() {
             topics,
             ["$SYS/brokers/n1/alarms/activate", "$SYS/brokers/n1/alarms/deactivate"]
         );
+    }
+}
+
+// Y04: what a shard's driver counts is summed like the rest, as it was last told.
+#[test]
+fn what_drivers_count_is_in_sys_as_the_sum_over_shards() {
+    for shards in SHARDS {
+        let mut n = Node::with(shards, sys);
+        let s = n.join(V5, "s");
+        n.sub(s, "$SYS/brokers/n1/metrics/#", 0);
+        for wakes in [5, 7] {
+            for shard in 0..shards {
+                let counts = DriverCounts { wakes, line_writes: 10, ..DriverCounts::default() };
+                n.driver_counts(shard, counts);
+            }
+            n.pass_s(60);
+            let got = by_topic(n.msgs(s));
+            let sum = |each: u64| (each * shards as u64).to_string();
+            assert_eq!(got["$SYS/brokers/n1/metrics/mesh/wakes"], sum(wakes));
+            assert_eq!(got["$SYS/brokers/n1/metrics/mesh/line_writes"], sum(10));
+        }
     }
 }
 

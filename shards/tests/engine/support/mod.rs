@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ringmain_mqtt::Version;
 use ringmain_shards::boundary::{Control, Event};
 use ringmain_shards::engine::config::{EngineConfig, MqttConfig};
-use ringmain_shards::engine::counters::{Counters, Gauges};
+use ringmain_shards::engine::counters::{Counters, DriverCounts, Gauges};
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
@@ -285,6 +285,11 @@ impl Node {
         !self.wires[wire].paused
     }
 
+    /// What the driver of a shard says that it did so far.
+    pub(crate) fn driver_counts(&mut self, on: usize, counts: DriverCounts) {
+        self.hosts[on].fx.driver = counts;
+    }
+
     pub(crate) fn lanes_full(&mut self, on: usize, peer: usize, full: bool) {
         if full {
             self.hosts[on].fx.lanes_full.insert(ShardId(peer as u16));
@@ -428,7 +433,7 @@ impl Node {
     }
 
     fn perform(&mut self, shard: usize) {
-        let lanes_full = self.hosts[shard].fx.lanes_full;
+        let (lanes_full, driver) = (self.hosts[shard].fx.lanes_full, self.hosts[shard].fx.driver);
         let shards = self.hosts.len();
         let mut fx = std::mem::replace(&mut self.hosts[shard].fx, Effects::new(shards));
         for op in std::mem::take(&mut fx.ops) {
@@ -447,6 +452,7 @@ impl Node {
         }
         self.events.append(&mut fx.events);
         self.hosts[shard].fx.lanes_full = lanes_full;
+        self.hosts[shard].fx.driver = driver;
     }
 
     fn perform_op(&mut self, shard: usize, fx: &Effects, op: Op) {
