@@ -2,8 +2,9 @@
 //! 0013), and against their targets.
 //!
 //! ```sh
-//! cargo bench -p ringmain-shards --bench tables -- [route|subs|wheel|retained] [MILLIONS]
+//! cargo bench -p ringmain-shards --bench tables -- [lookup|route|subs|wheel|retained] [MILLIONS]
 //! cargo bench -p ringmain-shards --bench tables -- route 10   # the targets of the route table
+//! cargo bench -p ringmain-shards --bench tables -- lookup 10  # its lookups alone
 //! ```
 
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -37,9 +38,13 @@ fn main() {
         let named = args.iter().any(|a| a.parse::<f64>().is_err());
         !named || args.iter().any(|a| a == name)
     };
-    for (name, bench) in
-        [("route", route as fn(usize)), ("subs", subs), ("wheel", wheel), ("retained", retained)]
-    {
+    for (name, bench) in [
+        ("lookup", lookup as fn(usize)),
+        ("route", route),
+        ("subs", subs),
+        ("wheel", wheel),
+        ("retained", retained),
+    ] {
         if wanted(name) {
             println!("\n{name}, {n}");
             bench(n);
@@ -73,6 +78,19 @@ fn best<T>(what: &str, count: usize, mut once: impl FnMut() -> T) {
         start.elapsed_ns()
     });
     report_ns(what, times.min().unwrap_or(0) as f64 / count as f64);
+}
+
+/// The median of several times the same.
+fn median<T>(what: &str, count: usize, mut once: impl FnMut() -> T) {
+    let mut times: Vec<u64> = (0..9)
+        .map(|_| {
+            let start = Cpu::now();
+            black_box(once());
+            start.elapsed_ns()
+        })
+        .collect();
+    times.sort_unstable();
+    report_ns(what, times[times.len() / 2] as f64 / count as f64);
 }
 
 fn report_ns(what: &str, ns: f64) {
@@ -128,6 +146,40 @@ fn filled(shards: usize, n: usize, batch: usize) -> (Arc<RouteTable>, Vec<RouteW
     while writers.iter_mut().fold(false, |more, w| w.maintain(1 << 16) | more) {}
     spent += start.elapsed_ns();
     (table, writers, spent as f64 / n as f64)
+}
+
+/// What a shard asks of the route table for each message whose topic it has not met lately.
+fn lookup(n: usize) {
+    let (table, writers, _) = filled(64, n, 16);
+    let topics = topics(n);
+    let one = |topic: &String| {
+        let mut out = ShardSet::EMPTY;
+        table.lookup(topic, &mut out);
+        out
+    };
+    median("lookup, one after another", LOOKUPS, || topics.iter().map(one).fold(0, count));
+    let few = || topics.iter().take(1000).cycle().take(LOOKUPS);
+    median("lookup, 1,000 topics repeated", LOOKUPS, || few().map(one).fold(0, count));
+    let mut prepared = Vec::with_capacity(64);
+    for batch in [4, 16, 64] {
+        median(&format!("lookup, {batch} asked for at a time"), LOOKUPS, || {
+            topics.chunks(batch).fold(0, |found, some| {
+                prepared.clear();
+                prepared.extend(some.iter().map(|t| table.prepare(t)));
+                some.iter().zip(&prepared).fold(found, |found, (t, prepared)| {
+                    let mut out = ShardSet::EMPTY;
+                    table.lookup_prepared(prepared, t, &mut out);
+                    count(found, out)
+                })
+            })
+        });
+    }
+    drop(writers);
+}
+
+/// Counts the sets that are not empty: what is done with an answer waits for it.
+fn count(found: usize, set: ShardSet) -> usize {
+    if set.is_empty() { found } else { found + 1 }
 }
 
 fn route(n: usize) {
@@ -205,29 +257,7 @@ fn route(n: usize) {
 /// What a new filter costs a shard in all: SUBSCRIBE with so many filters decoded, index, session, route,
 /// SUBACK; of 1,000 clients in turn, 16 packets a turn.
 fn subscribed(n: usize, batch: usize) {
-    const CLIENTS: usize = 1000;
-    let mut cfg = EngineConfig::default();
-    (cfg.sys.interval_s, cfg.sys.heartbeat_s) = (0, 0);
-    let shared = Arc::new(NodeShared::new(1, SEED, 0, &cfg));
-    let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
-    let mut shard = Shard::new(ShardId(0), Arc::new(cfg), shared, SEED, now);
-    let mut fx = Effects::new(1);
-    let conn = |c: usize| ConnId { index: (c % CLIENTS) as u32, generation: 0 };
-    let field = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
-    let packet = |first: u8, body: Vec<u8>| {
-        let long = [body.len() as u8 | 0x80, (body.len() >> 7) as u8];
-        let short = [body.len() as u8];
-        [&[first][..], if body.len() < 128 { &short[..] } else { &long[..] }, &body].concat()
-    };
-    for c in 0..CLIENTS {
-        let peer = Peer { addr: ([127, 0, 0, 1], 40_000).into(), listener: 0 };
-        shard.handle(now, Input::Open { conn: conn(c), peer }, &mut fx);
-        let body = [b"\0\x04MQTT\x04\x02\0\0", &field(&format!("client-{c}"))[..]].concat();
-        let bytes = &packet(0x10, body);
-        shard.handle(now, Input::Data { conn: conn(c), bytes }, &mut fx);
-        shard.handle(now, Input::TurnEnd, &mut fx);
-        fx.clear();
-    }
+    let (mut shard, mut fx, _) = with_clients(1);
     let (mut spent, mut sent, mut sent_bytes) = (0, 0, Vec::new());
     for from in (0..n).step_by(1024) {
         let filters: Vec<String> = (from..n.min(from + 1024)).map(filter).collect();
@@ -238,7 +268,7 @@ fn subscribed(n: usize, batch: usize) {
             packet(0x82, [0, 1].into_iter().chain(filters).collect())
         };
         let packets: Vec<_> = packets.iter().map(|(some, at)| (conn(*at), bytes(some))).collect();
-        let start = Cpu::now();
+        let (start, now) = (Cpu::now(), NOW);
         for turn in packets.chunks(16) {
             for (conn, bytes) in turn {
                 shard.handle(now, Input::Data { conn: *conn, bytes }, &mut fx);
@@ -259,6 +289,44 @@ fn subscribed(n: usize, batch: usize) {
         spent += start.elapsed_ns();
     }
     report_ns(&format!("engine: SUBSCRIBE of {batch}, each new filter"), spent as f64 / n as f64);
+}
+
+const NOW: Now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
+
+const CLIENTS: usize = 1000;
+
+fn conn(client: usize) -> ConnId {
+    ConnId { index: (client % CLIENTS) as u32, generation: 0 }
+}
+
+fn field(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn packet(first: u8, body: Vec<u8>) -> Vec<u8> {
+    let long = [body.len() as u8 | 0x80, (body.len() >> 7) as u8];
+    let short = [body.len() as u8];
+    [&[first][..], if body.len() < 128 { &short[..] } else { &long[..] }, &body].concat()
+}
+
+/// The first shard of a node, with [`CLIENTS`] of its own.
+fn with_clients(shards: usize) -> (Shard, Effects, Arc<NodeShared>) {
+    let mut cfg = EngineConfig::default();
+    (cfg.sys.interval_s, cfg.sys.heartbeat_s) = (0, 0);
+    let node = Arc::new(NodeShared::new(shards, SEED, 0, &cfg));
+    let mut shard = Shard::new(ShardId(0), Arc::new(cfg), Arc::clone(&node), SEED, NOW);
+    let mut fx = Effects::new(shards);
+    let at_home = |id: &String| Shard::home(id, SEED, shards) == ShardId(0);
+    let ids = (0..).map(|c| format!("client-{c}")).filter(at_home);
+    for (c, id) in ids.take(CLIENTS).enumerate() {
+        let peer = Peer { addr: ([127, 0, 0, 1], 40_000).into(), listener: 0 };
+        shard.handle(NOW, Input::Open { conn: conn(c), peer }, &mut fx);
+        let bytes = &packet(0x10, [b"\0\x04MQTT\x04\x02\0\0", &field(&id)[..]].concat());
+        shard.handle(NOW, Input::Data { conn: conn(c), bytes }, &mut fx);
+        shard.handle(NOW, Input::TurnEnd, &mut fx);
+        fx.clear();
+    }
+    (shard, fx, node)
 }
 
 /// What memory alone costs a lookup: a hash of the topic, and one line of 64 bytes among as many as the

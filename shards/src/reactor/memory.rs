@@ -2,7 +2,8 @@
 
 /// Keeps the kernel from backing the heap with pages of 2 MiB, of which idle connections touch a
 /// part each: without them a broker at rest takes 4 MiB instead of 35. Whoever
-/// wants them (`MIMALLOC_ALLOW_THP=1`) gets them, and the route table those that it asks for. The
+/// wants them (`MIMALLOC_ALLOW_THP=1`) gets them, and a large route table has them anyway: it switches
+/// them on for as long as it touches new ones ([`mem`](crate::mem)). The
 /// kernel's "except where advised" (Linux 6.18) is no help: the allocator advises its whole arena, and
 /// a broker at rest then takes 66 MiB.
 pub(super) fn small_pages() {

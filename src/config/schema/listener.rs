@@ -44,7 +44,7 @@ section! {
         /// TCP_DEFER_ACCEPT: the kernel accepts a connection when its first bytes are there, which
         /// makes connects cheaper and keeps those who say nothing out; after about this time it
         /// accepts them all the same. 0: at once.
-        tcp_defer_accept_s: u32 = 0, [0..=60], Restart;
+        tcp_defer_accept_s: u32 = 1, [0..=60], Restart;
         /// SO_SNDBUF of each connection. 0: the kernel sizes it.
         send_buffer_bytes: u32 = 0, [0..=1_073_741_823], Restart;
         /// SO_RCVBUF of each connection. 0: the kernel sizes it.

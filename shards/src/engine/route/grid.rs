@@ -90,13 +90,6 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Debug)]
 struct Apart<T>(T);
 
-/// The line of tag words for a bucket and its neighbours, and which of them is its own.
-#[derive(Clone, Copy)]
-pub(super) struct Tags<'a> {
-    line: &'a [AtomicU64; TAGS],
-    at: usize,
-}
-
 #[derive(Debug)]
 pub(super) struct Grid {
     words: usize,
@@ -225,28 +218,45 @@ impl Grid {
         bucket.tags.iter().for_each(|tags| mem::prefetch(*tags));
     }
 
-    /// The tag words of the first two buckets to look at for a fingerprint, their line asked for; `None`
-    /// while nothing was ever written there. For a grid with tags.
+    /// Asks for the tag words that [`collect_in`](Self::collect_in) will look at first. For a grid with tags.
     #[inline]
-    pub(super) fn tags(&self, level: u32, fp: u64) -> Option<Tags<'_>> {
-        debug_assert!(self.tagged);
-        let first = self.place(level, fp, 0);
-        let place = Place::of(first);
-        let line = &self.chunks.get(place.chunk)?.get()?[place.at / TAGS].0;
-        mem::prefetch(line);
-        Some(Tags { line, at: place.at % TAGS })
+    pub(super) fn prefetch_tags(&self, buckets: usize, fp: u64) {
+        if let Some((line, _)) = self.tags(buckets, fp) {
+            mem::prefetch(line);
+        }
     }
 
-    /// As [`collect`](Self::collect) of one level, by what [`tags`](Self::tags) returned.
+    /// The line with the tag words of the first two buckets to look at for a fingerprint, and where the
+    /// first's is; `None` while nothing was ever written there.
     #[inline]
-    pub(super) fn collect_by(&self, tags: Tags<'_>, level: u32, fp: u64, out: &mut ShardSet) {
-        let Tags { line, at } = tags;
+    fn tags(&self, buckets: usize, fp: u64) -> Option<(&[AtomicU64; TAGS], usize)> {
+        debug_assert!(self.tagged);
+        let place = Place::of(first(buckets, fp));
+        let line = &self.chunks.get(place.chunk)?.get()?[place.at / TAGS].0;
+        Some((line, place.at % TAGS))
+    }
+
+    /// As [`collect`](Self::collect), for a grid with tags: most end at the first tag words. `buckets` are those
+    /// of level `to`.
+    #[inline]
+    pub(super) fn collect_in(
+        &self,
+        buckets: usize,
+        from: u32,
+        to: u32,
+        fp: u64,
+        out: &mut ShardSet,
+    ) {
+        if from < to {
+            return self.collect(from, to, fp, out);
+        }
+        let Some((line, at)) = self.tags(buckets, fp) else { return };
         let (a, b) = (line[at].load(Acquire), line[at ^ 1].load(Acquire));
         // One branch for both: that the first is passed is hard to predict, and nothing follows from it
         // unless the second has the tag, or is passed itself.
         let further = tags_passed(a) & (tags_may_have(b, fp) | tags_passed(b));
         if tags_may_have(a, fp) | further {
-            self.collect_tagged(level, fp, out);
+            self.collect_tagged(to, fp, out);
         }
     }
 
@@ -324,8 +334,9 @@ impl Grid {
         Bucket { lines: &chunk[at..at + per], words: self.words, tags }
     }
 
+    /// Buckets of a level.
     #[inline]
-    fn buckets(&self, level: u32) -> usize {
+    pub(super) fn buckets(&self, level: u32) -> usize {
         buckets(self.base_bits, level)
     }
 
@@ -334,7 +345,7 @@ impl Grid {
     #[inline]
     fn place(&self, level: u32, fp: u64, step: usize) -> usize {
         let buckets = self.buckets(level);
-        let first = (((fp & u64::from(u32::MAX)) * buckets as u64) >> 32) as usize;
+        let first = first(buckets, fp);
         if step == 0 {
             return first;
         }
@@ -376,7 +387,12 @@ impl Grid {
     }
 }
 
-/// Buckets of a level.
+/// The bucket to look at first, of so many.
+#[inline]
+fn first(buckets: usize, fp: u64) -> usize {
+    (((fp & u64::from(u32::MAX)) * buckets as u64) >> 32) as usize
+}
+
 #[inline]
 fn buckets(base_bits: u32, level: u32) -> usize {
     if cfg!(ringmain_loom) {

@@ -124,36 +124,96 @@ impl RouteTable {
 
     /// Adds to `out` every shard that may have a subscriber for `topic`. Wait-free, no allocation.
     /// Sees every route whose insert had returned before. [S-55]
+    #[inline]
     pub fn lookup(&self, topic: &str, out: &mut ShardSet) {
+        self.lookup_prepared(&self.prepare(topic), topic, out);
+    }
+
+    /// Hashes a topic and asks memory for what [`lookup_prepared`](Self::lookup_prepared) will look at:
+    /// called some work earlier, the misses overlap with that work and with those of other topics.
+    #[inline]
+    #[must_use]
+    pub fn prepare(&self, topic: &str) -> PreparedTopic {
+        let mut prepared = PreparedTopic {
+            version: self.registry.version(),
+            exact: 0,
+            count: 0,
+            probes: [0; PROBES],
+        };
         // Counting all levels is cheaper than hashing them into the larger array.
-        let hashed = self.hasher.topic::<LEVELS_FAST>(topic);
-        if hashed.levels <= LEVELS_FAST {
-            self.lookup_hashed(&hashed, out);
-        } else {
-            self.lookup_hashed(&self.hasher.topic::<LEVELS_MAX>(topic), out);
+        let done = self.hasher.with_topic::<LEVELS_FAST, _>(topic, |hashed| {
+            let whole = hashed.levels <= LEVELS_FAST;
+            if whole {
+                self.prepare_hashed(hashed, &mut prepared);
+            }
+            whole
+        });
+        if !done {
+            self.prepare_deep(topic, &mut prepared);
         }
+        prepared
+    }
+
+    #[cold]
+    fn prepare_deep(&self, topic: &str, to: &mut PreparedTopic) {
+        self.hasher.with_topic::<LEVELS_MAX, _>(topic, |hashed| self.prepare_hashed(hashed, to));
     }
 
     #[inline]
-    fn lookup_hashed<const N: usize>(&self, topic: &HashedTopic<'_, N>, out: &mut ShardSet) {
-        let exact = (topic.levels <= LEVELS_MAX)
-            .then(|| fingerprint(topic.hash(topic.levels, 0, false)))
-            .inspect(|fp| self.exact.prefetch(self.exact.level(), *fp));
-        self.registry.collect_any(topic.dollar, out);
-        self.wild.read(|from, to| {
-            let none = const { (0, None) };
-            let mut stage = Stage { grid: &self.wild, from, to, probes: [none; STAGE], count: 0 };
-            self.registry.shapes(topic.levels, topic.dollar, |levels, plus, multi| {
-                stage.probe(fingerprint(topic.hash(levels, plus, multi)), out);
-            });
-            self.registry.anchor_levels(topic.levels, topic.dollar, |level| {
-                stage.probe(fingerprint(topic.anchor_hash(level)), out);
-            });
-            stage.flush(out);
-        });
-        if let Some(fp) = exact {
-            self.exact.read(|from, to| self.exact.collect(from, to, fp, out));
+    fn prepare_hashed<const N: usize>(&self, topic: &HashedTopic<'_, N>, to: &mut PreparedTopic) {
+        if topic.levels <= LEVELS_MAX {
+            to.exact = fingerprint(topic.hash(topic.levels, 0, false));
+            self.exact.prefetch(self.exact.level(), to.exact);
         }
+        let buckets = self.wild.buckets(self.wild.level());
+        self.each_probe(topic, |fp| {
+            self.wild.prefetch_tags(buckets, fp);
+            // Those beyond are found out anew: they are few, or a lookup is slow anyway.
+            to.probes[to.count % PROBES] = fp;
+            to.count += 1;
+        });
+    }
+
+    /// Calls `probe` with the fingerprints of all wildcard filters that match a topic, and of its anchors.
+    #[inline]
+    fn each_probe<const N: usize>(&self, topic: &HashedTopic<'_, N>, mut probe: impl FnMut(u64)) {
+        self.registry.shapes(topic.levels, topic.dollar, |levels, plus, multi| {
+            probe(fingerprint(topic.hash(levels, plus, multi)));
+        });
+        self.registry.anchor_levels(topic.levels, topic.dollar, |level| {
+            probe(fingerprint(topic.anchor_hash(level)));
+        });
+    }
+
+    /// As [`lookup`](Self::lookup) of the topic that was prepared, whatever was inserted since.
+    #[inline]
+    pub fn lookup_prepared(&self, prepared: &PreparedTopic, topic: &str, out: &mut ShardSet) {
+        self.registry.collect_any(topic.as_bytes().first() == Some(&b'$'), out);
+        if prepared.count > PROBES || prepared.version != self.registry.version() {
+            self.lookup_many(topic, out);
+        } else {
+            let probes = &prepared.probes[..prepared.count];
+            self.wild.read(|from, to| {
+                let buckets = self.wild.buckets(to);
+                for fp in probes {
+                    self.wild.collect_in(buckets, from, to, *fp, out);
+                }
+            });
+        }
+        if prepared.exact != 0 {
+            self.exact.read(|from, to| self.exact.collect(from, to, prepared.exact, out));
+        }
+    }
+
+    /// Looks at the wildcard filters for a topic one after another, however many.
+    #[cold]
+    fn lookup_many(&self, topic: &str, out: &mut ShardSet) {
+        self.hasher.with_topic::<LEVELS_MAX, _>(topic, |topic| {
+            self.wild.read(|from, to| {
+                let buckets = self.wild.buckets(to);
+                self.each_probe(topic, |fp| self.wild.collect_in(buckets, from, to, fp, out));
+            });
+        });
     }
 
     /// Wildcard shapes in use, without those that are looked up by anchors.
@@ -182,42 +242,20 @@ impl RouteTable {
     }
 }
 
-/// Probes whose lines are asked for before the first of them is read: more than most topics have, and
-/// about as many misses as a core can have under way.
-const STAGE: usize = 16;
+/// Probes that a prepared topic keeps: more than most topics have, and about as many misses as a core can have
+/// under way.
+const PROBES: usize = 32;
 
-/// Probes of one lookup on their way.
-struct Stage<'a> {
-    grid: &'a Grid,
-    from: u32,
-    to: u32,
-    /// Fingerprints, and where to look first.
-    probes: [(u64, Option<grid::Tags<'a>>); STAGE],
+/// A topic that is about to be looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct PreparedTopic {
+    /// Of the registry: which shapes were in use.
+    version: u64,
+    /// Fingerprint of the filter that is the topic itself; 0 if there can be none.
+    exact: u64,
+    /// Probes of the other grid, and their fingerprints, if there is room for them.
     count: usize,
-}
-
-impl Stage<'_> {
-    #[inline]
-    fn probe(&mut self, fp: u64, out: &mut ShardSet) {
-        self.probes[self.count % STAGE] = (fp, self.grid.tags(self.to, fp));
-        self.count += 1;
-        if self.count == STAGE {
-            self.flush(out);
-        }
-    }
-
-    #[inline]
-    fn flush(&mut self, out: &mut ShardSet) {
-        for (fp, tags) in &self.probes[..self.count] {
-            // Lower levels first, while bits move up.
-            if self.from < self.to {
-                self.grid.collect(self.from, self.to, *fp, out);
-            } else if let Some(tags) = tags {
-                self.grid.collect_by(*tags, self.to, *fp, out);
-            }
-        }
-        self.count = 0;
-    }
+    probes: [u64; PROBES],
 }
 
 const _: () = assert!(SHAPES_MAX < 400);

@@ -3,7 +3,7 @@
 use super::shape::{LEVELS_MAX, Shape};
 use super::slots::{Bit, Bucket, Key, SLOTS, lines_per_bucket};
 use super::sync::{
-    AtomicI64, AtomicU64, Lines,
+    AtomicI64, AtomicU64, Line, Lines,
     Ordering::{AcqRel, Acquire},
 };
 use crate::engine::ids::ShardSet;
@@ -31,6 +31,8 @@ pub(super) struct Registry {
     /// The shards that have filters without shape and anchor.
     any: Box<[AtomicU64]>,
     live: AtomicI64,
+    /// How often a shape or an anchor level came to a shard's filters.
+    version: AtomicU64,
 }
 
 impl Registry {
@@ -47,11 +49,20 @@ impl Registry {
             anchors: zeros(LEVELS_MAX * words),
             any: zeros(words),
             live: AtomicI64::new(0),
+            version: AtomicU64::new(0),
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.single) + size_of_val(&*self.multi) + size_of_val(&*self.anchors)
+    }
+
+    /// Changes when a shape or an anchor level is entered, before any filter of it is: what
+    /// [`shapes`](Self::shapes) and [`anchor_levels`](Self::anchor_levels) said after this was read, is all
+    /// there is to look at for as long as it stays.
+    #[inline]
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Acquire)
     }
 
     /// Shapes in use.
@@ -83,7 +94,9 @@ impl Registry {
             self.multi_seen.fetch_or(1 << levels, AcqRel);
         }
         let key = Self::key(shape.plus);
-        self.buckets(levels, shape.multi).any(|b| b.insert(key, bit, &self.live))
+        let entered = self.buckets(levels, shape.multi).any(|b| b.insert(key, bit, &self.live));
+        self.version.fetch_add(1, AcqRel);
+        entered
     }
 
     pub(super) fn remove(&self, shape: Shape, bit: Bit) {
@@ -105,6 +118,7 @@ impl Registry {
         };
         if on {
             set.fetch_or(bit, AcqRel);
+            self.version.fetch_add(1, AcqRel);
         } else {
             set.fetch_and(!bit, AcqRel);
         }
@@ -121,6 +135,21 @@ impl Registry {
     ) {
         let first_wild = u64::from(dollar);
         let mut group = |n: usize, multi: bool| {
+            if self.words == 1 {
+                // Without what depends on the number of words: the case that speed is wanted for.
+                let of = if multi { MULTI_BUCKETS } else { SINGLE_BUCKETS };
+                let lines = if multi { &self.multi } else { &self.single };
+                for Line(line) in &lines[n * of..(n + 1) * of] {
+                    for slot in 0..SLOTS {
+                        let Some(key) = Key::used(line[slot].load(Acquire)) else { return };
+                        let plus = key.fp() & !(1 << LEVELS_MAX);
+                        if plus & first_wild == 0 && line[SLOTS + slot].load(Acquire) != 0 {
+                            probe(n, plus, multi);
+                        }
+                    }
+                }
+                return;
+            }
             for bucket in self.buckets(n, multi) {
                 for slot in 0..SLOTS {
                     // Slots are taken in order and never become unused again.

@@ -9,6 +9,8 @@
 //! `+`. So a topic's prefix sums are computed once, and each shape costs an addition per `+` and a
 //! multiplication.
 
+use crate::mem::bytes_equal;
+
 /// Levels before `#` or the end that a shape can express. Deeper filters are looked up by an anchor
 /// level. Bounded by the fingerprint's 44 bits, which hold a set of levels and one flag.
 pub(crate) const LEVELS_MAX: usize = 43;
@@ -202,23 +204,23 @@ impl LevelHasher {
         HashedFilter { shape: (!deep).then_some(shape), hash: self.finish(sum, at, multi), anchor }
     }
 
-    /// Hashes a topic's first `N` levels (`N` ≤ [`LEVELS_MAX`]).
+    /// Hashes a topic's first `N` levels (`N` ≤ [`LEVELS_MAX`]) and does something with them: they are too
+    /// large to be moved about.
     #[inline]
-    pub(crate) fn topic<const N: usize>(&self, topic: &str) -> HashedTopic<'_, N> {
-        let mut t = HashedTopic {
-            hasher: self,
-            sums: [0; N],
-            swaps: [0; N],
-            levels: 0,
-            kept: 0,
-            dollar: topic.as_bytes().first() == Some(&b'$'),
-        };
+    pub(crate) fn with_topic<const N: usize, R>(
+        &self,
+        topic: &str,
+        then: impl FnOnce(&HashedTopic<'_, N>) -> R,
+    ) -> R {
         let bytes = topic.as_bytes();
+        let dollar = bytes.first() == Some(&b'$');
+        let mut t =
+            HashedTopic { hasher: self, sums: [0; N], swaps: [0; N], levels: 0, kept: 0, dollar };
         each_level(bytes, |from, to| {
             t.push(|level| self.level_in(level, bytes, from, to));
             true
         });
-        t
+        then(&t)
     }
 }
 
@@ -246,15 +248,6 @@ fn each_level(bytes: &[u8], mut level: impl FnMut(usize, usize) -> bool) {
     }
 }
 
-/// A bit for each byte of the eight that is `/`.
-#[inline]
-fn slashes8(word: u64) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let x = word ^ 0x2f2f_2f2f_2f2f_2f2f;
-    let zeros = !(((x & LOW) + LOW) | x | LOW);
-    (zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
-}
-
 /// A bit for each byte that is `/`, of up to 64 bytes.
 #[inline]
 fn slashes(b: &[u8]) -> u64 {
@@ -263,12 +256,15 @@ fn slashes(b: &[u8]) -> u64 {
     }
     let mut bits = 0;
     let mut at = 0;
-    while at + 8 <= b.len() {
-        bits |= slashes8(read8(b, at)) << at;
-        at += 8;
+    while at + 16 <= b.len() {
+        bits |= bytes_equal(read8(b, at), read8(b, at + 8), b'/') << at;
+        at += 16;
     }
-    // The last eight once more, in part.
-    bits | slashes8(read8(b, b.len() - 8)) << (b.len() - 8)
+    // The last ones, once more in part.
+    let last = b.len() - 8;
+    let before = at.min(last);
+    let (x, y) = (read8(b, before), read8(b, last));
+    bits | bytes_equal(x, 0, b'/') << before | bytes_equal(y, 0, b'/') << last
 }
 
 /// The eight bytes at `at`, with anything behind the end; `b` has at least eight.

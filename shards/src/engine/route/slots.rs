@@ -72,6 +72,13 @@ impl Key {
         Self(word >> FP_LEVEL_SHIFT)
     }
 
+    /// The key in a key word, `None` if the slot was never used.
+    #[inline]
+    pub(super) fn used(word: u64) -> Option<Self> {
+        let key = Self::of(word);
+        (key.0 != 0).then_some(key)
+    }
+
     #[inline]
     pub(super) fn fp(self) -> u64 {
         self.0 >> LEVEL_BITS
@@ -209,8 +216,7 @@ impl Bucket<'_> {
     /// The key of a slot, `None` if it was never used.
     #[inline]
     pub(super) fn key_at(&self, slot: usize) -> Option<Key> {
-        let key = Key::of(self.key(slot).load(Acquire));
-        (key.0 != 0).then_some(key)
+        Key::used(self.key(slot).load(Acquire))
     }
 
     /// Whether any shard is in the slot's set.

@@ -135,6 +135,8 @@ mod single {
             let levels = *rng.choice(&[3usize, 5, 12, 50]).unwrap();
             let mut live: Vec<(usize, String)> = Vec::new();
             for _ in 0..60 {
+                let topic = random_topic(&mut rng, levels);
+                let prepared = table.prepare(&topic);
                 for _ in 0..8 {
                     if !live.is_empty() && rng.u8(..5) < 2 {
                         let (s, f) = live.swap_remove(rng.usize(..live.len()));
@@ -146,9 +148,10 @@ mod single {
                         live.push((s, f));
                     }
                 }
-                let topic = random_topic(&mut rng, levels);
-                let mut out = ShardSet::EMPTY;
+                let (mut out, mut later) = (ShardSet::EMPTY, ShardSet::EMPTY);
                 table.lookup(&topic, &mut out);
+                table.lookup_prepared(&prepared, &topic, &mut later);
+                assert_eq!(later, out, "{topic}, prepared before a change");
                 for s in 0..shards {
                     let want = live.iter().any(|(o, f)| *o == s && naive_matches(f, &topic));
                     let got = out.contains(ShardId(s as u16));

@@ -340,11 +340,16 @@ impl SubIndex {
 
     /// Appends every filter that matches `topic`, once each, in no order. [S-50] [S-51]
     pub fn matches(&self, topic: &str, out: &mut Vec<FilterId>) {
-        let hashed = self.hasher.topic::<LEVELS_FAST>(topic);
-        if hashed.levels <= LEVELS_FAST {
-            self.match_shapes(&hashed, topic, out);
-        } else {
-            self.match_shapes(&self.hasher.topic::<LEVELS_MAX>(topic), topic, out);
+        let done = self.hasher.with_topic::<LEVELS_FAST, _>(topic, |hashed| {
+            let whole = hashed.levels <= LEVELS_FAST;
+            if whole {
+                self.match_shapes(hashed, topic, out);
+            }
+            whole
+        });
+        if !done {
+            self.hasher
+                .with_topic::<LEVELS_MAX, _>(topic, |hashed| self.match_shapes(hashed, topic, out));
         }
     }
 
