@@ -62,8 +62,7 @@ struct Server {
 impl FloorServer {
     pub(crate) fn run(&self) -> io::Result<()> {
         let listener = TcpListener::bind(self.listen)?;
-        // As the broker does: small answers must not wait for others; who is accepted inherits it.
-        nodelay(&listener)?;
+        as_the_broker_listens(&listener)?;
         // SAFETY: listening again only makes the backlog longer.
         unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
         let ring = Ring::new(RingConfig { slots: SLOTS, buffers: 2048, buffer_size: 4096 })?;
@@ -213,19 +212,27 @@ impl Server {
     }
 }
 
-fn nodelay(listener: &TcpListener) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option is an int that lives on this stack.
-    let done = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// The options that the broker's listener has by default, which its connections inherit: answers
+/// leave at once (TCP_NODELAY), and a connection is accepted when its first bytes are there
+/// (TCP_DEFER_ACCEPT, after a second all the same).
+fn as_the_broker_listens(listener: &TcpListener) -> io::Result<()> {
+    for option in [libc::TCP_NODELAY, libc::TCP_DEFER_ACCEPT] {
+        let on: libc::c_int = 1;
+        // SAFETY: the option is an int that lives on this stack.
+        let done = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                option,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn topic_of(bytes: &[u8], version: Version) -> Option<&str> {

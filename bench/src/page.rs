@@ -111,7 +111,7 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn machine(out: &mut String, file: &Value) {
-    let (environment, host) = (&file["environment"], &file["host"]);
+    let environment = &file["environment"];
     put(
         out,
         format_args!(
@@ -125,8 +125,8 @@ fn machine(out: &mut String, file: &Value) {
             text(&environment["kernel"]),
             environment["descriptors"],
             command(file),
-            text(&host["commit"]),
-            text(&host["load_average"]),
+            text(&file["commit"]),
+            text(&environment["load_averages"]),
         ),
     );
 }
@@ -274,7 +274,7 @@ mod tests {
         let figures =
             |median: f64| serde_json::json!({"median": median, "min": median, "max": median});
         serde_json::json!({
-            "command": ["ringmain-bench", "run", "x"], "environment": {"cpu": "<none>"}, "host": {},
+            "command": ["ringmain-bench", "run", "x"], "environment": {"cpu": "<none>"},
             "results": {
                 "schema": 1, "scenario": "x", "about": "a & b", "scale": {"quick": false},
                 "remarks": ["r"], "contenders": [{"name": "peer", "version": "1"}],

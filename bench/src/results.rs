@@ -108,54 +108,16 @@ struct Kept<'a, T> {
     version: &'a str,
     command: Vec<String>,
     environment: Environment,
-    host: Host,
+    /// What is checked out in the current folder, if it is a repository.
+    commit: String,
     results: &'a T,
 }
 
-/// What else of the machine moves the figures.
-#[derive(Serialize)]
-struct Host {
-    /// Load averages when the results were written; the benchmark's own part is up to 3.
-    load_average: String,
-    /// CPU frequency governor, where there is one.
-    governor: String,
-    /// Transparent huge pages.
-    huge_pages: String,
-    /// The kernel's command line: isolated CPUs, mitigations.
-    kernel_command_line: String,
-    /// Mitigations in use.
-    mitigations: Vec<String>,
-    /// What is checked out in the current folder, if it is a repository.
-    commit: String,
-}
-
-impl Host {
-    fn here() -> Self {
-        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        let folder = std::fs::read_dir("/sys/devices/system/cpu/vulnerabilities");
-        let mut mitigations: Vec<String> = folder
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|f| {
-                (f.file_name().to_string_lossy().into_owned(), text(&f.path().to_string_lossy()))
-            })
-            .filter(|(_, state)| !state.starts_with("Not affected"))
-            .map(|(name, state)| format!("{name}: {state}"))
-            .collect();
-        mitigations.sort_unstable();
-        let git =
-            std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
-        let commit = git.ok().filter(|o| o.status.success()).map(|o| o.stdout).unwrap_or_default();
-        Self {
-            load_average: text("/proc/loadavg"),
-            governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled"),
-            kernel_command_line: text("/proc/cmdline"),
-            mitigations,
-            commit: String::from_utf8_lossy(&commit).trim().to_owned(),
-        }
-    }
+/// What is checked out in the current folder, if it is a repository.
+fn commit() -> String {
+    let git = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let said = git.ok().filter(|o| o.status.success()).map(|o| o.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 /// Writes results to `path`, if there is one.
@@ -172,7 +134,7 @@ pub(crate) fn write<T: Serialize>(
         version: env!("CARGO_PKG_VERSION"),
         command,
         environment: Environment::here(),
-        host: Host::here(),
+        commit: commit(),
         results,
     };
     if let Some(folder) = path.parent() {

@@ -30,7 +30,7 @@ pub struct Environment {
     pub architecture: String,
     /// The kernel's build: its number, options and date.
     pub kernel_build: String,
-    /// The kernel's command line.
+    /// Of the kernel's command line, what moves figures: [`TELLING_OPTIONS`].
     pub kernel_options: String,
     /// Libc and distribution, from os-release.
     pub system: String,
@@ -138,7 +138,7 @@ impl Environment {
             load_version: env!("CARGO_PKG_VERSION").to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             kernel_build: text("/proc/sys/kernel/version"),
-            kernel_options: text("/proc/cmdline"),
+            kernel_options: telling_options(&text("/proc/cmdline")),
             system: system_name(&text("/etc/os-release")),
             cpus_online: text(&format!("{cpu_files}/online")),
             cores: count_distinct(&cpuinfo, &["physical id", "core id"]),
@@ -271,6 +271,60 @@ fn version_of(program: &str) -> String {
     let text = String::from_utf8_lossy(&out).into_owned();
     let line = text.lines().find(|l| l.contains(|c: char| c.is_ascii_digit()));
     line.unwrap_or_default().trim().to_owned()
+}
+
+/// Beginnings of the kernel's boot options that move figures: mitigations, idling, isolated CPUs,
+/// clocks, sizes of tables and pages. What else stands on the command line (consoles, disks, what
+/// the first process is told) says nothing of the figures and is nobody's business.
+pub const TELLING_OPTIONS: &[&str] = &[
+    "amd_iommu=",
+    "amd_pstate=",
+    "audit=",
+    "clocksource=",
+    "cpufreq.",
+    "cpuidle",
+    "default_hugepagesz=",
+    "haltpoll.",
+    "hpet=",
+    "hugepages",
+    "idle=",
+    "intel_idle.",
+    "intel_iommu=",
+    "intel_pstate=",
+    "iommu",
+    "irqaffinity=",
+    "isolcpus=",
+    "kpti=",
+    "l1tf=",
+    "maxcpus=",
+    "mds=",
+    "mem=",
+    "mitigations=",
+    "nested_",
+    "no",
+    "numa",
+    "nvme.",
+    "pcie_aspm=",
+    "preempt=",
+    "processor.",
+    "psi=",
+    "pti=",
+    "rcu",
+    "rcutree.",
+    "sched",
+    "skew_tick=",
+    "spec",
+    "thash_entries=",
+    "threadirqs",
+    "transparent_hugepage=",
+    "tsc=",
+];
+
+/// Those of a kernel command line; what follows `--` is for the first process.
+fn telling_options(command_line: &str) -> String {
+    let of_the_kernel = command_line.split(' ').take_while(|&option| option != "--");
+    let telling = of_the_kernel.filter(|o| TELLING_OPTIONS.iter().any(|t| o.starts_with(t)));
+    telling.collect::<Vec<_>>().join(" ")
 }
 
 fn text(path: &str) -> String {
@@ -406,6 +460,13 @@ mod tests {
         assert!(here.sysctls.contains_key("net.core.somaxconn"), "{:?}", here.sysctls);
         assert!(here.limits["open files"].contains(" / "), "{:?}", here.limits);
         assert!(here.rows().iter().any(|(name, _)| name == "kernel"));
+    }
+
+    #[test]
+    fn of_the_kernels_command_line_only_what_moves_figures_is_told() {
+        let line = "BOOT_IMAGE=/boot/vmlinuz root=UUID=1 mitigations=off console=ttyS0 quiet isolcpus=2-7 \
+                    thash_entries=2097152 -- --listen 1.2.3.4 idle=poll";
+        assert_eq!(telling_options(line), "mitigations=off isolcpus=2-7 thash_entries=2097152");
     }
 
     #[test]

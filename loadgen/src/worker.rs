@@ -268,7 +268,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Runs until the coordinator says [`Order::Stop`].
+    /// Runs until the coordinator says [`Order::Stop`](crate::stats::Order::Stop).
     pub(crate) fn run(mut self) -> io::Result<WorkerResult> {
         while self.mode != Mode::Stop {
             self.turn()?;

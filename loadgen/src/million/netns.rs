@@ -101,7 +101,7 @@ mod tests {
             Ok(()) => {}
             // SAFETY: has no arguments.
             Err(why) if unsafe { libc::geteuid() } != 0 => {
-                assert!(why.contains("needs root"), "{why}")
+                assert!(why.contains("needs root"), "{why}");
             }
             Err(why) => panic!("{why}"),
         }

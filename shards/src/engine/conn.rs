@@ -39,7 +39,7 @@ pub(crate) mod flag {
         PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
-    /// Its socket is congested since [`Conn::congested_ms`].
+    /// Its socket is congested since [`Conn::congested_ms`](super::Conn::congested_ms).
     pub(crate) const CONGESTED: u16 = 64;
     /// Counted in the admission tables.
     pub(crate) const ADMITTED: u16 = 128;

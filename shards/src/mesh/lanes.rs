@@ -34,7 +34,7 @@ pub struct LaneCounts {
     pub waiting_peak: u64,
     /// Writes by which the mesh coordinates, to cache lines that other shards read or write as well.
     /// One for each line and step: a push writes the tail of the queue and its slot
-    /// ([`SLOT_LINES`]), a pop the head and the slot's stamp, and one each is a sleep announced, a
+    /// (of as many lines as it fills), a pop the head and the slot's stamp, and one each is a sleep announced, a
     /// sleep ended, and a sleeper's flag taken down by who wakes it. Looking writes nothing: neither a
     /// pop from an empty queue, nor a push to a full one, nor a look at a flag that is down. What the
     /// control plane does is not counted, nor what the kernel writes for a wake: see `wakes`.
