@@ -6,6 +6,7 @@
 //! whatever a broker costs above this is the price of MQTT.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
@@ -47,6 +48,8 @@ struct Connection {
     sending: bool,
     open: bool,
     dirty: bool,
+    /// What it subscribed to last.
+    topic: Option<String>,
     ended: bool,
     version: Option<Version>,
 }
@@ -133,7 +136,14 @@ impl Server {
         let connection = &mut self.connections[slot as usize];
         connection.open = false;
         connection.ended = true;
-        self.topics.values_mut().for_each(|slots| slots.retain(|&s| s != slot));
+        if let Some(topic) = connection.topic.take()
+            && let Entry::Occupied(mut slots) = self.topics.entry(topic)
+        {
+            slots.get_mut().retain(|&s| s != slot);
+            if slots.get().is_empty() {
+                slots.remove();
+            }
+        }
         self.close_if_idle(slot)
     }
 
@@ -171,6 +181,7 @@ impl Server {
             None => {
                 let connection = &mut connections[slot as usize];
                 if let Some(topic) = answer(connection, bytes) {
+                    connection.topic = Some(topic.clone());
                     topics.entry(topic).or_default().push(slot);
                 }
                 mark(connection, slot);
