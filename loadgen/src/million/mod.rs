@@ -15,27 +15,23 @@ mod netns;
 pub mod options;
 mod plan;
 pub mod report;
-mod reserve;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::preflight::{self, Facts, Needs, Verdict};
+use crate::preflight::{self, Facts, Needs};
 use crate::run::{self, RunOptions};
 use crate::snapshot::Snapshot;
 use broker::Broker;
 use host::HostMemory;
 use options::Options;
 use report::Million;
-use reserve::Reserve;
 
 /// How often a progress line is printed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Memory is looked at this long after the last connection is ready: the allocators and the kernel
 /// have put away by then what only connecting needs.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Connections that memory is given back ahead of: more than come between two looks.
-const LEAD: u64 = 50_000;
 
 /// Does what the options say. Prints the preflight, progress to stderr, and the result.
 ///
@@ -63,7 +59,7 @@ pub fn main(o: &Options) -> Result<bool, String> {
 ///
 /// # Errors
 /// When the options contradict each other, or the namespace cannot be had.
-pub fn preflight_of(o: &Options) -> Result<Verdict, String> {
+pub fn preflight_of(o: &Options) -> Result<preflight::Verdict, String> {
     o.check()?;
     let connections = u64::from(o.count) + o.busy();
     let mut facts = Facts::here(o.target(), o.ifaddr.len());
@@ -81,13 +77,12 @@ pub fn preflight_of(o: &Options) -> Result<Verdict, String> {
 ///
 /// # Errors
 /// When nothing fits, or the broker or the load cannot be started.
-pub fn run(o: &Options, mut verdict: Verdict) -> Result<Million, String> {
+pub fn run(o: &Options, verdict: preflight::Verdict) -> Result<Million, String> {
     let count = verdict.fits.saturating_sub(o.busy()).min(u64::from(o.count)) as u32;
     if count == 0 {
         return Err("not a single connection fits".into());
     }
     let before = HostMemory::now();
-    let reserve = o.touch_memory.then(|| touched(o, &mut verdict)).transpose()?;
     let plan = plan::plan(o, count)?;
     let clients = plan.clients() as u64;
     let started = match o.host {
@@ -101,7 +96,7 @@ pub fn run(o: &Options, mut verdict: Verdict) -> Result<Million, String> {
     let pid = started.as_ref().map(Broker::pid).or_else(|| running_broker(o));
     let options = RunOptions { broker_pid: pid, settle: SETTLE, ..RunOptions::default() };
     run::catch_signals();
-    let mut watch = Watch::new(o, before, reserve);
+    let mut watch = Watch::new(o, before);
     let outcome = run::run(plan, &options, &mut |s| watch.look(s));
     let stopped = started.map(Broker::stop);
     let mut run = outcome.map_err(|e| e.to_string())?;
@@ -110,22 +105,6 @@ pub fn run(o: &Options, mut verdict: Verdict) -> Result<Million, String> {
         run.problems.push(e.to_string());
     }
     Ok(Million { verdict, count: u64::from(count), clients, host: watch.host, run })
-}
-
-/// The memory that the run will need, touched before, as far as the host has it.
-fn touched(o: &Options, verdict: &mut Verdict) -> Result<Reserve, String> {
-    let available = host::available().unwrap_or(0);
-    let bytes = verdict.memory_needed.min(available.saturating_sub(2 * (o.memory_floor << 20)));
-    let reserve =
-        Reserve::touch(bytes).map_err(|e| format!("cannot touch {} MiB: {e}", bytes >> 20))?;
-    let note = format!(
-        "{:.1} GiB were touched before, {:.1} µs a page: what this host takes for memory is not in the figures",
-        bytes as f64 / f64::from(1 << 30),
-        reserve.per_page().as_secs_f64() * 1e6
-    );
-    println!("  note: {note}");
-    verdict.notes.push(note);
-    Ok(reserve)
 }
 
 fn running_broker(o: &Options) -> Option<u32> {
@@ -140,14 +119,11 @@ struct Watch {
     printed: Instant,
     host: BTreeMap<String, HostMemory>,
     problems: Vec<String>,
-    /// Touched memory that the connections still to come will need.
-    reserve: Option<Reserve>,
 }
 
 impl Watch {
-    fn new(o: &Options, before: HostMemory, reserve: Option<Reserve>) -> Self {
+    fn new(o: &Options, before: HostMemory) -> Self {
         Self {
-            reserve,
             floor: o.memory_floor << 20,
             quiet: o.quiet,
             printed: Instant::now(),
@@ -157,14 +133,6 @@ impl Watch {
     }
 
     fn look(&mut self, s: &Snapshot) {
-        if let Some(reserve) = &mut self.reserve {
-            // Ahead of the growth until the next look, and never the kernel's reclaim instead.
-            let to_come = s.clients.saturating_sub(s.counters.live + LEAD);
-            reserve.shrink_to(to_come * reserve.bytes() / s.clients.max(1));
-            if to_come == 0 {
-                self.reserve = None;
-            }
-        }
         if let Some(available) = host::available()
             && available < self.floor
             && !run::interrupted()

@@ -88,11 +88,6 @@ pub struct Options {
     /// them: what booting with thash_entries does. Needs root; nobody outside reaches the broker.
     #[arg(long, conflicts_with = "host")]
     pub netns: bool,
-    /// Touch the memory that the connections will need before they are opened, and give it back as
-    /// they come. For virtual machines whose host hands memory out when it is first touched: what that costs
-    /// is then not in the figures, but told.
-    #[arg(long, conflicts_with = "host")]
-    pub touch_memory: bool,
     /// Say what would stop the run and at what count, and do nothing else.
     #[arg(long)]
     pub preflight: bool,
