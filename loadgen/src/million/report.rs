@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host::HostMemory;
 use super::plan::stage;
-use crate::preflight::Verdict;
+use ringmain_kernel_params::Verdict;
 use crate::report::{Latency, Report, StageReport};
 
 /// The moment before the broker was started.
