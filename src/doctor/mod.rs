@@ -1,5 +1,7 @@
 //! `ringmain doctor`: what this host needs for a goal, changed and changed back on request.
 
+mod verify;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +12,8 @@ use ringmain_kernel_params::apply::{self, Outcome, Step};
 use ringmain_kernel_params::doctor::{Report, examine};
 use ringmain_kernel_params::goal::{CONNECTIONS_MAX, RATE_MAX, count};
 use ringmain_kernel_params::{Goal, Host, Profile, counters};
+use serde::Serialize;
+use verify::Verified;
 
 /// Where the state before `--apply` is kept.
 const UNDO_FILE: &str = "/var/lib/ringmain/doctor-undo.json";
@@ -40,6 +44,10 @@ pub(crate) struct Doctor {
     /// Wait so long and show what of the counters that should stay 0 has grown meanwhile
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SAMPLE_MAX_S))]
     sample: Option<u64>,
+    /// Start a broker on loopback and open connections until something stops them: whether the prediction is
+    /// true. At most 2,000,000
+    #[arg(long, conflicts_with_all = ["apply", "undo", "host_root", "pid"])]
+    verify: bool,
     /// Write what is proposed to the running kernel
     #[arg(long, conflicts_with_all = ["undo", "host_root"])]
     apply: bool,
@@ -104,8 +112,9 @@ fn outcome(o: &Doctor) -> Result<bool, String> {
     if o.apply {
         return change(&host, &report, o);
     }
-    show(&report, o)?;
-    Ok(report.is_healthy())
+    let verified = o.verify.then(|| verify::verify(o.goal)).transpose()?;
+    show(&report, verified.as_ref(), o)?;
+    Ok(report.is_healthy() && verified.is_none_or(|v| v.is_as_predicted()))
 }
 
 fn print(text: &str) {
@@ -113,12 +122,22 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn show(report: &Report, o: &Doctor) -> Result<(), String> {
+/// The JSON: the report, and what was verified.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    verified: Option<&'a Verified>,
+}
+
+fn show(report: &Report, verified: Option<&Verified>, o: &Doctor) -> Result<(), String> {
     if o.json {
-        let json = serde_json::to_string_pretty(report).map_err(|e| e.to_string())?;
+        let shown = Shown { report, verified };
+        let json = serde_json::to_string_pretty(&shown).map_err(|e| e.to_string())?;
         print(&(json + "\n"));
     } else {
         print(&report.to_text(o.all));
+        print(&verified.map(Verified::to_text).unwrap_or_default());
     }
     Ok(())
 }
