@@ -32,6 +32,9 @@ pub(crate) struct Doctor {
     /// What matters most: many-connections, latency, throughput, or load-generator for a host that runs clients
     #[arg(long, default_value = "many-connections")]
     profile: Profile,
+    /// Only parameters whose names begin so; repeatable
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -105,6 +108,12 @@ fn outcome(o: &Doctor) -> Result<bool, String> {
     }
     let goal = Goal { profile: o.profile, connections: o.goal, rate: o.rate };
     let mut report = examine(&host, goal)?;
+    if !o.only.is_empty() {
+        report.findings.retain(|f| o.only.iter().any(|name| f.name.starts_with(name)));
+        if report.findings.is_empty() {
+            return Err(format!("no parameter begins with {}", o.only.join(" or ")));
+        }
+    }
     if let Some(seconds) = o.sample {
         std::thread::sleep(Duration::from_secs(seconds));
         report.troubles = counters::growth(&report.troubles, counters::troubles(&host));
