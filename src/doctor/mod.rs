@@ -82,6 +82,14 @@ fn rate(text: &str) -> Result<u64, String> {
     count(text, RATE_MAX)
 }
 
+/// What the operator of a broker with so many connections should know at its start: the limit of the host that
+/// stops them, and what on it does harm. One line each.
+pub(crate) fn preflight(connections: u64) -> Vec<String> {
+    let goal = Goal { profile: Profile::ManyConnections, connections, rate: connections };
+    // A fault of the data is no reason not to start, and a test finds it.
+    examine(&Host::here(), goal).map_or_else(|why| vec![why], |report| report.warnings())
+}
+
 /// Runs it. Ends with 0 if the host is as it should be (or was changed), with 1 if not.
 pub(crate) fn run(options: &Doctor) -> ExitCode {
     match outcome(options) {
