@@ -20,7 +20,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ringmain-doctor-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("ringmain-doctor-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -61,7 +62,10 @@ fn another_hosts_copy_is_examined_and_not_changed() {
     copy.set("proc/sys/kernel/osrelease", "6.12.1\n");
     copy.set("proc/sys/net/ipv4/tcp_tw_reuse", "1\n");
     copy.set("proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 7000000 kB\n");
-    copy.set("proc/self/limits", "Max open files            1024                 4096                 files\n");
+    copy.set(
+        "proc/self/limits",
+        "Max open files            1024                 4096                 files\n",
+    );
     let output = doctor(&["--host-root", copy.path(), "--goal", "500k"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output);
@@ -133,12 +137,10 @@ fn in_a_namespace_what_is_applied_is_in_the_kernel_and_undone_byte_for_byte() {
 fn with_few_descriptors_the_prediction_is_verified_by_opening_connections() {
     // 110 descriptors are 15 rings of 94 slots.
     let script = "ulimit -n 110; exec \"$0\" doctor --goal 5000 --verify --json";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_ringmain")])
-        .output()
-        .unwrap();
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", errors(&output)));
+    let output =
+        Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_ringmain")]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", errors(&output)));
     let verified = &report["verified"];
     assert_eq!(verified["predicted"]["stops"][0]["limit"], "RLIMIT_NOFILE", "{verified}");
     assert_eq!(verified["as_predicted"], true, "{verified}");

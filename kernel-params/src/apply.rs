@@ -95,11 +95,8 @@ pub fn plan(host: &Host, findings: &[Finding], persist: bool) -> io::Result<Vec<
 /// # Errors
 /// The undo file cannot be written, or there is one already: then nothing was changed.
 pub fn apply(host: &Host, steps: &[Step], undo_file: &Path) -> io::Result<Vec<Outcome>> {
-    let undo = Undo {
-        version: UNDO_VERSION,
-        boot_id: host.text_or_empty(BOOT_ID),
-        steps: steps.to_vec(),
-    };
+    let undo =
+        Undo { version: UNDO_VERSION, boot_id: host.text_or_empty(BOOT_ID), steps: steps.to_vec() };
     write_undo(&undo, undo_file)?;
     Ok(steps.iter().map(|step| outcome(step, write(host, step, &step.after))).collect())
 }
@@ -150,7 +147,8 @@ fn write(host: &Host, step: &Step, text: &str) -> io::Result<()> {
     let path = host.path(&step.path);
     if step.kernel {
         // One write: the kernel takes each as a whole value.
-        return fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
+        let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
+        return file.write_all(text.as_bytes());
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

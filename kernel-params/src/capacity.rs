@@ -381,8 +381,7 @@ impl Facts {
         let meminfo = host.text_or_empty("proc/meminfo");
         let [low, high] = numbers(&host.text_or_empty("proc/sys/net/ipv4/ip_local_port_range"));
         let [files_open] = numbers(&host.text_or_empty("proc/sys/fs/file-nr"));
-        let (descriptors, descriptors_hard) =
-            host.limit("Max open files").unwrap_or((1024, 1024));
+        let (descriptors, descriptors_hard) = host.limit("Max open files").unwrap_or((1024, 1024));
         let memlock = host.limit("Max locked memory").map(|(soft, _)| soft);
         Self {
             kernel: release(&host.text_or_empty("proc/sys/kernel/osrelease")),
@@ -411,9 +410,9 @@ impl Facts {
             somaxconn: host.sysctl("net.core.somaxconn").unwrap_or(4096),
             netdev_max_backlog: host.sysctl("net.core.netdev_max_backlog").unwrap_or(u64::MAX),
             // The table may be there while no rule makes the kernel track anything.
-            conntrack_max: host.sysctl("net.netfilter.nf_conntrack_max").filter(|_| {
-                host.sysctl("net.netfilter.nf_conntrack_count").is_none_or(|n| n > 0)
-            }),
+            conntrack_max: host
+                .sysctl("net.netfilter.nf_conntrack_max")
+                .filter(|_| host.sysctl("net.netfilter.nf_conntrack_count").is_none_or(|n| n > 0)),
             side,
             broker_descriptors: None,
         }

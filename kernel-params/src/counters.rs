@@ -66,7 +66,8 @@ pub fn troubles(host: &Host) -> Vec<Trouble> {
             found.push(Trouble { name, count, meaning: meaning.into(), remedy: remedy.into() });
         }
     };
-    let tcp = extended(&host.text_or_empty("proc/net/netstat"), "TcpExt:");
+    let netstat = host.text_or_empty("proc/net/netstat");
+    let tcp = extended(&netstat, "TcpExt:");
     for (name, meaning, remedy) in TCP {
         add(format!("TcpExt {name}"), tcp.get(*name).copied().unwrap_or(0), meaning, remedy);
     }
@@ -182,8 +183,12 @@ mod tests {
         let netstat = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 17 20\nIpExt: A\nIpExt: 1\n";
         let tcp = extended(netstat, "TcpExt:");
         assert_eq!((tcp["ListenOverflows"], tcp["ListenDrops"]), (17, 20));
-        assert_eq!(softnet("0000000a 00000002 00000003 0\n0000000b 00000001 00000010 0\n"), [3, 19]);
-        let tracking = "entries searched drop\n00000001 00000000 0000000a\n00000001 00000000 00000001\n";
+        assert_eq!(
+            softnet("0000000a 00000002 00000003 0\n0000000b 00000001 00000010 0\n"),
+            [3, 19]
+        );
+        let tracking =
+            "entries searched drop\n00000001 00000000 0000000a\n00000001 00000000 00000001\n";
         assert_eq!(hexadecimal(tracking, "drop"), 11);
         assert_eq!(hexadecimal("", "drop"), 0);
     }

@@ -131,7 +131,11 @@ impl Report {
         let c = &self.capacity;
         let gib = c.memory_needed as f64 / f64::from(1 << 30);
         if c.is_enough() {
-            let _ = writeln!(out, "prediction  all {} connections fit: {gib:.1} GiB of memory\n", c.wanted);
+            let _ = writeln!(
+                out,
+                "prediction  all {} connections fit: {gib:.1} GiB of memory\n",
+                c.wanted
+            );
         } else {
             let _ = writeln!(out, "prediction  growth stops at {} of {}:", c.fits, c.wanted);
             for stop in &c.stops {
@@ -159,7 +163,9 @@ impl Report {
         if self.troubles.is_empty() {
             return;
         }
-        out.push_str("\ncounters since boot that should be 0 (--sample SECONDS shows what grows now):\n");
+        out.push_str(
+            "\ncounters since boot that should be 0 (--sample SECONDS shows what grows now):\n",
+        );
         for t in &self.troubles {
             let _ = writeln!(out, "  {:>12}  {}: {}; {}", t.count, t.name, t.meaning, t.remedy);
         }

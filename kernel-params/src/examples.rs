@@ -2,7 +2,7 @@
 
 use crate::goal::{Goal, Profile};
 use crate::host::Hardware;
-use crate::judge::{Finding, Verdict, proposed_where_nothing_is_known};
+use crate::judge::{Finding, proposed_for_a_fresh_host};
 use crate::parameter::{self, Change};
 use crate::persist;
 
@@ -38,17 +38,18 @@ pub fn files(profile: Profile) -> Result<Vec<(&'static str, String)>, String> {
     let mut boot = Vec::new();
     for p in parameter::all()? {
         let matters = p.requires.as_ref().map_or(Ok(1), |r| r.value(&variables))?;
-        let Some(proposed) = proposed_where_nothing_is_known(&p, &goal, &variables)? else { continue };
+        let Some(proposed) = proposed_for_a_fresh_host(&p, &goal, &variables)? else {
+            continue;
+        };
         if matters == 0 {
             continue;
         }
         if p.change == Change::Boot {
             boot.push(format!("{}={proposed}", p.boot));
         }
-        // A pattern is no path that tmpfiles.d could write, unless it knows globs, as it does.
+        // tmpfiles.d knows patterns.
         findings.push(Finding::example(&p, proposed));
     }
-    debug_assert!(findings.iter().all(|f| f.verdict == Verdict::Change));
     let mut files: Vec<(&'static str, String)> = persist::files(&findings)
         .into_iter()
         .filter_map(|(path, text)| {

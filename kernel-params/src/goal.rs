@@ -10,7 +10,16 @@ use crate::host::Hardware;
 
 /// Names that formulas may use.
 pub const VARIABLES: &[&str] = &[
-    "connections", "rate", "cores", "memory", "nodes", "queues", "nics", "swap", "tracked", "kernel",
+    "connections",
+    "rate",
+    "cores",
+    "memory",
+    "nodes",
+    "queues",
+    "nics",
+    "swap",
+    "tracked",
+    "kernel",
 ];
 
 /// What matters most. Profiles differ in what they propose, not in what they find dangerous.

@@ -205,8 +205,7 @@ impl Host {
 }
 
 /// Kernel release as (major, minor).
-#[must_use]
-pub fn release(text: &str) -> (u32, u32) {
+pub(crate) fn release(text: &str) -> (u32, u32) {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
@@ -219,8 +218,7 @@ pub fn field(text: &str, key: &str) -> Option<u64> {
 }
 
 /// CPUs (or nodes) of a list such as `0-3,8`.
-#[must_use]
-pub fn cpu_list(text: &str) -> Vec<u32> {
+pub(crate) fn cpu_list(text: &str) -> Vec<u32> {
     let number = |text: &str| text.trim().parse::<u32>().ok().filter(|&n| n < 65_536);
     let range = |part: &str| match part.split_once('-') {
         Some((first, last)) => Some(number(first)?..=number(last)?),
@@ -230,8 +228,7 @@ pub fn cpu_list(text: &str) -> Vec<u32> {
 }
 
 /// CPUs of a mask such as `00000000,0000000f`.
-#[must_use]
-pub fn cpu_mask(text: &str) -> Vec<u32> {
+pub(crate) fn cpu_mask(text: &str) -> Vec<u32> {
     let digits = text.trim().replace(',', "");
     let bits = digits.chars().rev().enumerate().flat_map(|(place, digit)| {
         let value = digit.to_digit(16).unwrap_or(0);
@@ -241,12 +238,10 @@ pub fn cpu_mask(text: &str) -> Vec<u32> {
 }
 
 /// The mask of CPUs, in words of 32 bits as the kernel writes them.
-#[must_use]
-pub fn to_mask(cpus: &[u32]) -> String {
+pub(crate) fn to_mask(cpus: &[u32]) -> String {
     let words = cpus.iter().max().map_or(1, |m| m / 32 + 1);
-    let word = |w: u32| {
-        cpus.iter().filter(|&&c| c / 32 == w).fold(0_u32, |bits, c| bits | 1 << (c % 32))
-    };
+    let word =
+        |w: u32| cpus.iter().filter(|&&c| c / 32 == w).fold(0_u32, |bits, c| bits | 1 << (c % 32));
     let mut text: Vec<String> = vec![format!("{:x}", word(words - 1))];
     text.extend((0..words - 1).rev().map(|w| format!("{:08x}", word(w))));
     text.join(",")
@@ -270,7 +265,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// Digits and other characters apart, so that cpu10 comes after cpu9.
 fn parts(name: &str) -> Vec<(String, u64)> {
-    let mut parts = vec![(String::new(), 0)];
+    let mut parts = vec![(String::new(), 0_u64)];
     let mut in_digits = false;
     for c in name.chars() {
         let last = parts.len() - 1;
@@ -291,10 +286,10 @@ mod tests {
     #[test]
     fn lists_and_masks_of_cpus_are_read_and_written() {
         assert_eq!(cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
-        assert_eq!(cpu_list(""), []);
-        assert_eq!(cpu_list("3-1,x,99999999"), []);
+        assert!(cpu_list("").is_empty());
+        assert!(cpu_list("3-1,x,99999999").is_empty());
         assert_eq!(cpu_mask("00000001,0000000f\n"), [0, 1, 2, 3, 32]);
-        assert_eq!(cpu_mask("0"), []);
+        assert!(cpu_mask("0").is_empty());
         assert_eq!(to_mask(&[0, 1, 2, 3, 32]), "1,0000000f");
         assert_eq!(to_mask(&[]), "0");
         assert_eq!(cpu_mask(&to_mask(&[5, 63, 64, 127])), [5, 63, 64, 127]);

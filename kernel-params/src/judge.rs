@@ -92,25 +92,33 @@ impl Finding {
     }
 }
 
-/// What is proposed for a host of which nothing is known; `None` where it depends on what is there.
-pub(crate) fn proposed_where_nothing_is_known(
+/// What is proposed for a host where nobody changed anything; `None` where the default will do, or where it
+/// depends on what is there.
+pub(crate) fn proposed_for_a_fresh_host(
     p: &Parameter,
     goal: &Goal,
     variables: &Variables,
 ) -> Result<Option<String>, String> {
     let Some(wish) = p.wish(goal.profile) else { return Ok(None) };
-    let words = match wish {
+    let default = p.default.split([';', '(', ',']).next().unwrap_or("");
+    let mut words: Vec<&str> = default.split_whitespace().collect();
+    let some_stay = match wish {
         Wish::Computed(_) => return Ok(None),
-        Wish::AtLeast(bounds) | Wish::AtMost(bounds) | Wish::Between(bounds, _) => bounds.as_slice(),
-        _ => &[],
+        Wish::AtLeast(bounds) | Wish::AtMost(bounds) | Wish::Between(bounds, _) => {
+            bounds.contains(&Word::Any)
+        }
+        _ => false,
     };
-    // Words that stay as they are come from the default, where it is made of numbers.
-    let default: Vec<&str> = p.default.split_whitespace().take(words.len()).collect();
-    if words.contains(&Word::Any) && !default.iter().all(|w| is_number(w)) {
-        return Ok(None);
+    // What is sized by the memory is not a number here.
+    let counts = matches!(wish, Wish::AtLeast(_) | Wish::AtMost(_) | Wish::Between(..));
+    if counts && !words.iter().all(|w| number(w).is_some()) {
+        if some_stay {
+            return Ok(None);
+        }
+        words.clear();
     }
-    let present = if words.contains(&Word::Any) { default } else { Vec::new() };
-    propose(wish, &present, p, variables).map(Some)
+    let proposed = propose(wish, &words, p, variables)?;
+    Ok(Some(proposed).filter(|p| *p != words.join(" ")))
 }
 
 /// Every parameter on `host`, in the order of the data.
@@ -170,7 +178,8 @@ fn instances(
     match p.kind {
         Kind::Rlimit => match host.limit(&p.limit) {
             Some((soft, _)) => {
-                let actual = if soft == u64::MAX { "unlimited".to_owned() } else { soft.to_string() };
+                let actual =
+                    if soft == u64::MAX { "unlimited".to_owned() } else { soft.to_string() };
                 Ok(vec![judged(p, goal, variables, &p.name, "", &actual)?])
             }
             None => Ok(absent("the process has no such limit")),
@@ -204,7 +213,8 @@ fn read(
 ) -> Result<Finding, String> {
     match host.text(path) {
         Ok(text) if p.kind == Kind::Choice => {
-            let chosen = text.split_whitespace().find_map(|w| w.strip_prefix('[')?.strip_suffix(']'));
+            let chosen =
+                text.split_whitespace().find_map(|w| w.strip_prefix('[')?.strip_suffix(']'));
             judged(p, goal, variables, name, path, chosen.unwrap_or(&text))
         }
         // Negative where a namespace shares the host's table.

@@ -9,7 +9,7 @@ pub mod capacity;
 pub mod counters;
 pub mod doctor;
 pub mod examples;
-mod formula;
+pub mod formula;
 pub mod goal;
 mod host;
 mod judge;

@@ -336,9 +336,11 @@ impl RawWant {
         wishes.extend(self.computed.map(Wish::Computed));
         match (wishes.pop(), wishes.is_empty(), self.profiles.is_empty()) {
             (Some(wish), true, false) => Ok(Want { profiles: self.profiles, wish }),
-            _ => Err("a want has profiles and one of at_least and at_most, exactly, one_of, contains, \
+            _ => Err(
+                "a want has profiles and one of at_least and at_most, exactly, one_of, contains, \
                       computed"
-                .to_owned()),
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -400,10 +402,17 @@ mod tests {
     #[test]
     fn each_parameter_says_why_where_it_is_documented_what_it_risks_and_how_it_is_undone() {
         for p in all().unwrap() {
-            for (what, text) in
-                [("why", &p.why), ("documented", &p.documented), ("risk", &p.risk), ("undo", &p.undo)]
-            {
-                assert!(text.ends_with(['.', ')', ':']) || what == "documented", "{}: {what}", p.name);
+            for (what, text) in [
+                ("why", &p.why),
+                ("documented", &p.documented),
+                ("risk", &p.risk),
+                ("undo", &p.undo),
+            ] {
+                assert!(
+                    text.ends_with(['.', ')', ':']) || what == "documented",
+                    "{}: {what}",
+                    p.name
+                );
                 assert!(!text.is_empty(), "{}: {what}", p.name);
             }
         }

@@ -5,26 +5,27 @@ use crate::judge::Finding;
 use crate::parameter::Change;
 
 /// Settings of /proc/sys.
-pub const SYSCTL: &str = "etc/sysctl.d/90-ringmain.conf";
+pub(crate) const SYSCTL: &str = "etc/sysctl.d/90-ringmain.conf";
 /// Settings below /sys, written at boot.
-pub const TMPFILES: &str = "etc/tmpfiles.d/90-ringmain.conf";
+pub(crate) const TMPFILES: &str = "etc/tmpfiles.d/90-ringmain.conf";
 /// Limits of logins of the user `ringmain`.
-pub const LIMITS: &str = "etc/security/limits.d/90-ringmain.conf";
+pub(crate) const LIMITS: &str = "etc/security/limits.d/90-ringmain.conf";
 /// Limits of the service.
-pub const DROP_IN: &str = "etc/systemd/system/ringmain.service.d/90-ringmain.conf";
+pub(crate) const DROP_IN: &str = "etc/systemd/system/ringmain.service.d/90-ringmain.conf";
 
 /// The first line of each.
 const HEAD: &str = "# Written by `ringmain doctor`; `ringmain doctor --undo` takes it back.";
 
 /// The files for what `findings` propose, with their paths relative to the root. Those without content are left
 /// out.
-#[must_use]
-pub fn files(findings: &[Finding]) -> Vec<(String, String)> {
+pub(crate) fn files(findings: &[Finding]) -> Vec<(String, String)> {
     let wanted = || findings.iter().filter(|f| f.wants_change());
-    let lines = |of: &dyn Fn(&Finding) -> Option<String>| wanted().filter_map(of).collect::<String>();
+    let lines =
+        |of: &dyn Fn(&Finding) -> Option<String>| wanted().filter_map(of).collect::<String>();
     let sysctls = lines(&|f| {
         let name = f.path.strip_prefix("proc/sys/")?.replace('/', ".");
-        (f.change == Change::Sysctl).then(|| format!("{name} = {}\n", f.proposed.as_deref().unwrap_or("")))
+        (f.change == Change::Sysctl)
+            .then(|| format!("{name} = {}\n", f.proposed.as_deref().unwrap_or("")))
     });
     let others = lines(&|f| {
         let written = f.change == Change::File;
@@ -60,8 +61,7 @@ pub fn files(findings: &[Finding]) -> Vec<(String, String)> {
 }
 
 /// What stands above the example files of a profile.
-#[must_use]
-pub fn example_head(profile: Profile, what: &str) -> String {
+pub(crate) fn example_head(profile: Profile, what: &str) -> String {
     format!(
         "# Ringmain, profile {profile}: {what}.\n# Generated from kernel-params/parameters/*.toml for the reference \
          host and goal (see README.md);\n# `ringmain doctor --profile {profile}` says what this host needs.\n"

@@ -99,7 +99,8 @@ fn interrupts(host: &Host, card: &str) -> Files {
         .unwrap_or_else(|| card.to_owned());
     let belongs = |word: &str| {
         [card, device.as_str()].into_iter().any(|name| {
-            word.strip_prefix(name).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            word.strip_prefix(name)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         })
     };
     let interrupts = host.text_or_empty("proc/interrupts");

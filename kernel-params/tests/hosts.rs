@@ -48,7 +48,8 @@ fn wrong_host_2_has_a_small_table_of_files() {
 
 #[test]
 fn wrong_host_3_has_too_little_memory() {
-    let (limit, at) = stop(|t| t.set("proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 3500000 kB"));
+    let (limit, at) =
+        stop(|t| t.set("proc/meminfo", "MemTotal: 4000000 kB\nMemAvailable: 3500000 kB"));
     assert_eq!(limit, "memory");
     assert!((300_000..400_000).contains(&at), "{at}");
 }
@@ -158,7 +159,9 @@ fn advice_that_does_harm_is_found_when_it_was_followed() {
     for (name, value) in followed {
         let found = finding(&report, name);
         assert_eq!(found.verdict, Verdict::Hazard, "{name} = {value}");
-        assert!(!found.hazards.is_empty() && report.to_text(false).contains(&found.hazards[0][..40]));
+        assert!(
+            !found.hazards.is_empty() && report.to_text(false).contains(&found.hazards[0][..40])
+        );
     }
     assert_eq!(report.warnings().len(), followed.len());
 }
@@ -187,7 +190,9 @@ fn interrupts_and_queues_are_spread_over_the_cpus_of_the_cards_node() {
     let found: Vec<(&str, Option<&str>)> = spread
         .findings
         .iter()
-        .filter(|f| f.verdict == Verdict::Change && ["queue", "interrupt"].contains(&f.kind.as_str()))
+        .filter(|f| {
+            f.verdict == Verdict::Change && ["queue", "interrupt"].contains(&f.kind.as_str())
+        })
         .map(|f| (f.name.as_str(), f.proposed.as_deref()))
         .collect();
     assert_eq!(
@@ -245,10 +250,13 @@ fn what_was_applied_and_persisted_is_healthy_and_undone_byte_for_byte() {
     assert!(outcomes.iter().all(|o| o.error.is_none()), "{outcomes:?}");
     assert_ne!(snapshot(&tree), before);
     let after = report(&tree);
-    let left: Vec<&str> = after.findings.iter().filter(|f| f.wants_change()).map(|f| f.name.as_str()).collect();
+    let left: Vec<&str> =
+        after.findings.iter().filter(|f| f.wants_change()).map(|f| f.name.as_str()).collect();
     // What only a boot or a start of the service changes.
     assert_eq!(left, ["net.ipv4.tcp_ehash_entries"]);
-    assert!(tree.text("etc/sysctl.d/90-ringmain.conf").unwrap().contains("net.core.somaxconn = 16384"));
+    assert!(
+        tree.text("etc/sysctl.d/90-ringmain.conf").unwrap().contains("net.core.somaxconn = 16384")
+    );
     let undone = apply::undo(&tree.host(), &undo_file, false).unwrap();
     assert!(undone.left.is_empty() && undone.failed.is_empty(), "{undone:?}");
     // Folders that were made for the files stay, empty.

@@ -191,7 +191,8 @@ fn described(step: &Step) -> String {
 
 fn may_write(host: &Host, steps: &[Step]) -> bool {
     // Opening a file of the kernel for writing changes nothing.
-    let writable = |s: &Step| std::fs::OpenOptions::new().write(true).open(host.path(&s.path)).is_ok();
+    let writable =
+        |s: &Step| std::fs::OpenOptions::new().write(true).open(host.path(&s.path)).is_ok();
     let mut kernel = steps.iter().filter(|s| s.kernel).peekable();
     // SAFETY: has no arguments.
     let is_root = unsafe { libc::geteuid() } == 0;

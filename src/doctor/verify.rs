@@ -74,7 +74,8 @@ pub(super) fn verify(goal: u64) -> Result<Verified, String> {
     let by_memory =
         predicted.stops.first().is_some_and(|s| MEMORY_LIMITS.contains(&s.limit.as_str()));
     // A little beyond the prediction, to meet the limit that it names.
-    let beyond = if by_memory { predicted.fits } else { predicted.fits + predicted.fits / 10 + 1_000 };
+    let beyond =
+        if by_memory { predicted.fits } else { predicted.fits + predicted.fits / 10 + 1_000 };
     let tried = goal.min(beyond).min(CONNECTIONS_MAX);
     let mut broker = Broker::start(tried)?;
     let (reached, stopped_by) = fill(&mut broker, tried);

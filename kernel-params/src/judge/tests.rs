@@ -44,7 +44,8 @@ fn words_that_nobody_asked_about_stay() {
 
 #[test]
 fn a_proposal_stays_within_what_the_kernel_takes() {
-    let rest = "range = [1, 500]\n[[parameter.want]]\nprofiles = ['latency']\nat_least = 'connections'";
+    let rest =
+        "range = [1, 500]\n[[parameter.want]]\nprofiles = ['latency']\nat_least = 'connections'";
     assert_eq!(judged_as(rest, "100").proposed, Some("500".into()));
     assert_eq!(judged_as(rest, "500").proposed, None);
 }
@@ -52,7 +53,10 @@ fn a_proposal_stays_within_what_the_kernel_takes() {
 #[test]
 fn ports_are_added_to_a_list_and_found_in_its_ranges() {
     assert_eq!(proposal("contains = ['1883', '8883']", ""), Some("1883,8883".into()));
-    assert_eq!(proposal("contains = ['1883', '8883']", "22,1880-1890"), Some("22,1880-1890,8883".into()));
+    assert_eq!(
+        proposal("contains = ['1883', '8883']", "22,1880-1890"),
+        Some("22,1880-1890,8883".into())
+    );
     assert_eq!(proposal("contains = ['1883']", "1880-1890"), None);
 }
 

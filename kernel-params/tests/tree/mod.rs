@@ -8,7 +8,7 @@ use ringmain_kernel_params::Host;
 
 /// A distribution, as installed: 16 cores, 64 GiB, a card with 16 queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distribution {
+pub(crate) enum Distribution {
     Debian12,
     Debian13,
     Ubuntu2404,
@@ -17,7 +17,7 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Debian12, Self::Debian13, Self::Ubuntu2404, Self::Rhel9, Self::Rhel10];
 
     const fn name(self) -> &'static str {
@@ -120,7 +120,10 @@ const COMMON: &[(&str, &str)] = &[
     ("proc/sys/vm/min_free_kbytes", "67584"),
     ("proc/sys/vm/overcommit_memory", "0"),
     ("proc/sys/vm/stat_interval", "1"),
-    ("proc/meminfo", "MemTotal:       65800000 kB\nMemAvailable:   63000000 kB\nSwapTotal:             0 kB"),
+    (
+        "proc/meminfo",
+        "MemTotal:       65800000 kB\nMemAvailable:   63000000 kB\nSwapTotal:             0 kB",
+    ),
     ("proc/net/sockstat", "sockets: used 200\nTCP: inuse 10 orphan 0 tw 2 alloc 12 mem 3"),
     ("proc/net/netstat", "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 0 0"),
     ("proc/net/softnet_stat", "00001000 00000000 00000000 00000000"),
@@ -141,12 +144,12 @@ const COMMON: &[(&str, &str)] = &[
 ];
 
 /// A host below a temporary folder, removed when it is dropped.
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
-    pub fn of(distribution: Distribution) -> Self {
+    pub(crate) fn of(distribution: Distribution) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let nth = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringmain-host-{}-{nth}", std::process::id());
@@ -173,7 +176,7 @@ impl Tree {
     }
 
     /// Gives the card so many queues, each with an interrupt of its own, on its CPU.
-    pub fn card(&self, queues: u32) {
+    pub(crate) fn card(&self, queues: u32) {
         let _ = fs::remove_dir_all(self.root.join("sys/class/net/eth0/queues"));
         let mut interrupts = "           CPU0\n".to_owned();
         for queue in 0..queues {
@@ -188,17 +191,17 @@ impl Tree {
     }
 
     /// Writes a file as /proc shows it, with a line feed at its end.
-    pub fn set(&self, path: &str, text: &str) {
+    pub(crate) fn set(&self, path: &str, text: &str) {
         let path = self.root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("{text}\n")).unwrap();
     }
 
-    pub fn sysctl(&self, name: &str, value: &str) {
+    pub(crate) fn sysctl(&self, name: &str, value: &str) {
         self.set(&format!("proc/sys/{}", name.replace('.', "/")), value);
     }
 
-    pub fn limits(&self, soft: u64, hard: u64, locked: u64) {
+    pub(crate) fn limits(&self, soft: u64, hard: u64, locked: u64) {
         let head = "Limit                     Soft Limit           Hard Limit           Units     ";
         self.set(
             "proc/self/limits",
@@ -209,15 +212,15 @@ impl Tree {
         );
     }
 
-    pub fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok()
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::at(&self.root)
     }
 }

@@ -19,7 +19,7 @@ pub mod report;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ringmain_kernel_params::{Needs, Verdict, check};
+use ringmain_kernel_params::{Capacity, Needs, check};
 
 use crate::preflight;
 use crate::run::{self, RunOptions};
@@ -61,7 +61,7 @@ pub fn main(o: &Options) -> Result<bool, String> {
 ///
 /// # Errors
 /// When the options contradict each other, or the namespace cannot be had.
-pub fn preflight_of(o: &Options) -> Result<Verdict, String> {
+pub fn preflight_of(o: &Options) -> Result<Capacity, String> {
     o.check()?;
     let connections = u64::from(o.count) + o.busy();
     let mut facts = preflight::facts(o.target(), o.ifaddr.len());
@@ -79,7 +79,7 @@ pub fn preflight_of(o: &Options) -> Result<Verdict, String> {
 ///
 /// # Errors
 /// When nothing fits, or the broker or the load cannot be started.
-pub fn run(o: &Options, verdict: Verdict) -> Result<Million, String> {
+pub fn run(o: &Options, verdict: Capacity) -> Result<Million, String> {
     let count = verdict.fits.saturating_sub(o.busy()).min(u64::from(o.count)) as u32;
     if count == 0 {
         return Err("not a single connection fits".into());
