@@ -135,8 +135,8 @@ fn in_a_namespace_what_is_applied_is_in_the_kernel_and_undone_byte_for_byte() {
 
 #[test]
 fn with_few_descriptors_the_prediction_is_verified_by_opening_connections() {
-    // 110 descriptors are 15 rings of 94 slots.
-    let script = "ulimit -n 110; exec \"$0\" doctor --goal 5000 --verify --json";
+    // 200 descriptors are 20 rings of 184 slots in each of two shards.
+    let script = "ulimit -n 200; exec \"$0\" doctor --goal 20k --verify --json";
     let output =
         Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_ringmain")]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)

@@ -22,8 +22,12 @@ const RESERVE_BYTES: u64 = 1 << 30;
 const DESCRIPTORS_SPARE: u64 = 64;
 /// Ordinary descriptors of one ring: the ring, its duplicate for other threads, an eventfd.
 const DESCRIPTORS_PER_RING: u64 = 3;
+/// Ordinary descriptors of a shard besides those of its rings: its executor's rings, listeners, eventfds.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
 /// Slots that a table keeps free for connections accepted while it fills.
 const TABLE_SLACK: u64 = 16;
+/// Connections that each of several shards has room for besides an eighth more than its share.
+const SHARE_SPARE: u64 = 64;
 /// The kernel's bound of one table of direct descriptors.
 const TABLE_MAX: u64 = 1 << 20;
 /// Locked memory of one ring of the generator with its queues (65,536 completions).
@@ -91,6 +95,8 @@ pub struct Facts {
     pub conntrack_max: Option<u64>,
     /// Which ends of the connections are on this host.
     pub side: Side,
+    /// Shards of the broker: CPUs that it may run on, unless it is told otherwise.
+    pub shards: u64,
     /// Ordinary descriptors that a broker which holds a connection in each may open; `None` where
     /// it keeps connections elsewhere, as Ringmain does, or is not known.
     pub broker_descriptors: Option<u64>,
@@ -265,10 +271,23 @@ fn table(f: &Facts) -> u64 {
     f.descriptors.min(TABLE_MAX).saturating_sub(TABLE_SLACK)
 }
 
-/// Each table is capped by RLIMIT_NOFILE, and so are the ordinary descriptors of the rings.
+/// Each table is capped by RLIMIT_NOFILE, and so are the ordinary descriptors of the rings. A broker with
+/// several shards has room for an eighth more in each than its share, since clients are spread by a hash.
 fn rings(f: &Facts) -> Option<Finding> {
-    let rings = f.descriptors.saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_RING;
-    let allows = rings.saturating_mul(table(f));
+    let spare = f.descriptors.saturating_sub(DESCRIPTORS_SPARE);
+    let of_generator = spare / DESCRIPTORS_PER_RING * table(f);
+    let shards = f.shards.max(1);
+    let each = spare.saturating_sub(shards * DESCRIPTORS_PER_SHARD) / DESCRIPTORS_PER_RING / shards;
+    let of_broker = match shards {
+        1 => each.saturating_mul(table(f)),
+        _ => (each.saturating_mul(table(f)).saturating_sub(SHARE_SPARE) * 8 / 9)
+            .saturating_mul(shards),
+    };
+    let (rings, allows) = match f.side {
+        Side::Generator => (spare / DESCRIPTORS_PER_RING, of_generator),
+        Side::Broker => (each * shards, of_broker),
+        Side::Both => (each * shards, of_broker.min(of_generator)),
+    };
     let most = f.descriptors_hard.max(f.nr_open.min(if f.privileged { u64::MAX } else { 0 }));
     let remedy = format!(
         "{rings} rings with {} connections each; `ulimit -n` can go up to {most}",
@@ -414,6 +433,7 @@ impl Facts {
                 .sysctl("net.netfilter.nf_conntrack_max")
                 .filter(|_| host.sysctl("net.netfilter.nf_conntrack_count").is_none_or(|n| n > 0)),
             side,
+            shards: host.usable_cpus(),
             broker_descriptors: None,
         }
     }

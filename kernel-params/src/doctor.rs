@@ -16,6 +16,8 @@ pub const SCHEMA: u32 = 1;
 
 /// Width of the text.
 const WIDTH: usize = 100;
+/// Before each line of an explanation.
+const INDENT: &str = "          ";
 
 /// What an examination found.
 #[derive(Clone, Debug, Serialize)]
@@ -216,15 +218,13 @@ fn write_finding(out: &mut String, f: &Finding, all: bool) {
 }
 
 fn wrap(out: &mut String, text: &str) {
-    let mut column = WIDTH;
+    let mut column = 0;
     for word in text.split_whitespace() {
         let width = word.chars().count();
-        if column + 1 + width > WIDTH {
-            if column != WIDTH {
-                out.push('\n');
-            }
-            out.push_str("          ");
-            column = 10;
+        if column == 0 || column + 1 + width > WIDTH {
+            out.push_str(if column == 0 { INDENT } else { "\n" });
+            out.push_str(if column == 0 { "" } else { INDENT });
+            column = INDENT.len();
         } else {
             out.push(' ');
             column += 1;
@@ -233,4 +233,21 @@ fn wrap(out: &mut String, text: &str) {
         column += width;
     }
     out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_at_words_and_indented() {
+        for width in 1..40 {
+            let mut out = String::new();
+            wrap(&mut out, &format!("{} ", "x".repeat(width)).repeat(60));
+            for line in out.lines() {
+                assert!(line.starts_with(INDENT) && line.len() <= WIDTH, "{width}: {line}");
+                assert!(!line[INDENT.len()..].contains("  "), "{width}: {line}");
+            }
+        }
+    }
 }

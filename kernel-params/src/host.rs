@@ -157,6 +157,15 @@ impl Host {
         Some((next()?, next()?))
     }
 
+    /// CPUs that the process may run on: the shards of a broker that is not told otherwise.
+    #[must_use]
+    pub fn usable_cpus(&self) -> u64 {
+        let status = self.of_the_process("status");
+        let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+        let online = self.text_or_empty("sys/devices/system/cpu/online");
+        cpu_list(allowed.unwrap_or(&online)).len() as u64
+    }
+
     /// What the formulas need.
     #[must_use]
     pub fn hardware(&self) -> Hardware {

@@ -36,8 +36,10 @@ fn finding<'a>(report: &'a Report, name: &str) -> &'a ringmain_kernel_params::Fi
 
 #[test]
 fn wrong_host_1_has_descriptors_for_a_login_only() {
-    // 320 rings of 1,008 slots: three descriptors for each ring, 64 for the rest.
-    assert_eq!(stop(|t| t.limits(1024, 524_288, 8 << 20)), ("RLIMIT_NOFILE".into(), 320 * 1008));
+    // 16 shards with 17 rings of 1,008 slots: three descriptors for each ring, eight for each shard, 64 for the
+    // rest; eight ninths of a shard's places are an even share.
+    let share = (17 * 1008 - 64) * 8 / 9;
+    assert_eq!(stop(|t| t.limits(1024, 524_288, 8 << 20)), ("RLIMIT_NOFILE".into(), 16 * share));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn good() -> Facts {
         netdev_max_backlog: 65_536,
         conntrack_max: None,
         side: Side::Both,
+        shards: 2,
         broker_descriptors: None,
     }
 }
@@ -76,8 +77,14 @@ fn a_host_without_room_for_the_program_itself_holds_nothing() {
 }
 
 #[test]
-fn a_thousand_descriptors_are_320_rings_of_1008() {
-    assert_eq!(stop(|f| f.descriptors = 1024), ("RLIMIT_NOFILE".into(), 320 * 1008));
+fn a_thousand_descriptors_are_320_rings_of_1008_in_a_generator_and_fewer_in_a_broker() {
+    let generator = |f: &mut Facts| (f.descriptors, f.side) = (1024, Side::Generator);
+    assert_eq!(stop(generator), ("RLIMIT_NOFILE".into(), 320 * 1008));
+    // 157 in each of two shards, eight ninths of whose places are an even share.
+    let share = (157 * 1008 - 64) * 8 / 9;
+    assert_eq!(stop(|f| f.descriptors = 1024), ("RLIMIT_NOFILE".into(), 2 * share));
+    let one_shard = |f: &mut Facts| (f.descriptors, f.side, f.shards) = (1024, Side::Broker, 1);
+    assert_eq!(stop(one_shard), ("RLIMIT_NOFILE".into(), 317 * 1008));
 }
 
 #[test]
