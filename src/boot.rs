@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Sources};
+use crate::doctor;
 use crate::logging::Logging;
 use crate::plane::{DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
@@ -38,6 +39,9 @@ pub fn run(
     signals::catch(move |signal| to_root.send(Event::Signal(signal)).is_ok())
         .map_err(BootError::Signals)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node.name, "starting");
+    for problem in doctor::preflight(config.limits.max_connections.into()) {
+        tracing::warn!("{problem} (ringmain doctor)");
+    }
     let config = Arc::new(config);
     let plane = start(Arc::clone(&config), notifier).map_err(BootError::Plane)?;
     Ok(Root { config, sources, logging, plane, deadline: None }.run(&events))

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
+use crate::doctor::{self, Doctor};
 use crate::{boot, logging, plane};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
@@ -35,6 +36,9 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Say what this host needs for so many connections, which limit stops them first, and what on it is
+    /// dangerous; change it, and change it back
+    Doctor(Box<Doctor>),
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
     Home {
         #[command(flatten)]
@@ -103,6 +107,7 @@ pub fn run(cli: Cli) -> ExitCode {
             let file = Options { config: file, ..Options::default() };
             check_config(&cli.options.then(options).then(file).sources())
         }
+        Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
         }

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod cli;
 pub mod config;
+mod doctor;
 pub mod logging;
 pub mod plane;
 pub mod signals;

@@ -11,10 +11,11 @@ use crate::{report, root};
 /// Each member of the workspace, and the members it may depend on. A new member is one line.
 const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
+    ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
-    ("ringmain", &["ringmain-mqtt", "ringmain-shards"]),
+    ("ringmain", &["ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"]),
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),
-    ("ringmain-load", &["ringmain-mqtt"]),
+    ("ringmain-load", &["ringmain-kernel-params", "ringmain-mqtt"]),
     ("ringmain-bench", &["ringmain-mqtt", "ringmain-load"]),
     ("ringmain-limits", &["ringmain-mqtt", "ringmain-load"]),
     ("ringmain-xtask", &[]),

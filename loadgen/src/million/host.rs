@@ -8,7 +8,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::preflight::{field, tcp_pages};
+use ringmain_kernel_params::{field, tcp_pages};
 
 /// Bytes of a page of TCP buffers.
 const PAGE: u64 = 4096;

@@ -19,7 +19,9 @@ pub mod report;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::preflight::{self, Facts, Needs};
+use ringmain_kernel_params::{Capacity, Needs, check};
+
+use crate::preflight;
 use crate::run::{self, RunOptions};
 use crate::snapshot::Snapshot;
 use broker::Broker;
@@ -59,25 +61,25 @@ pub fn main(o: &Options) -> Result<bool, String> {
 ///
 /// # Errors
 /// When the options contradict each other, or the namespace cannot be had.
-pub fn preflight_of(o: &Options) -> Result<preflight::Verdict, String> {
+pub fn preflight_of(o: &Options) -> Result<Capacity, String> {
     o.check()?;
     let connections = u64::from(o.count) + o.busy();
-    let mut facts = Facts::here(o.target(), o.ifaddr.len());
+    let mut facts = preflight::facts(o.target(), o.ifaddr.len());
     if o.netns {
         netns::enter(connections)?;
-        facts = Facts::here(o.target(), o.ifaddr.len()).with_hidden(&facts);
+        facts = preflight::facts(o.target(), o.ifaddr.len()).with_hidden(&facts);
     }
     if o.host.is_some() {
         facts.broker_descriptors = running_broker(o).and_then(broker::descriptors_of);
     }
-    Ok(preflight::check(&facts, Needs { connections, storm: !o.no_storm }))
+    Ok(check(&facts, Needs { connections, storm: !o.no_storm }))
 }
 
 /// Runs it, with as many connections as fit.
 ///
 /// # Errors
 /// When nothing fits, or the broker or the load cannot be started.
-pub fn run(o: &Options, verdict: preflight::Verdict) -> Result<Million, String> {
+pub fn run(o: &Options, verdict: Capacity) -> Result<Million, String> {
     let count = verdict.fits.saturating_sub(o.busy()).min(u64::from(o.count)) as u32;
     if count == 0 {
         return Err("not a single connection fits".into());

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::host::HostMemory;
 use super::plan::stage;
-use crate::preflight::Verdict;
 use crate::report::{Latency, Report, StageReport};
+use ringmain_kernel_params::Capacity;
 
 /// The moment before the broker was started.
 pub const BEFORE: &str = "before";
@@ -31,7 +31,7 @@ const CACHES_TOLD: usize = 6;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Million {
     /// What the preflight said.
-    pub verdict: Verdict,
+    pub verdict: Capacity,
     /// Idle connections with a subscription each.
     pub count: u64,
     /// All connections.

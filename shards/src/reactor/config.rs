@@ -115,6 +115,13 @@ pub struct NodeConfig {
     pub disable: Vec<Feature>,
 }
 
+/// Ordinary descriptors of a ring: itself, its duplicate for other shards, an eventfd.
+const DESCRIPTORS_PER_RING: u64 = 3;
+/// Of a shard besides: its executor's rings, listeners, eventfds.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
+/// Of the process besides: standard streams, signals, files, connections that are asked who they are.
+const DESCRIPTORS_SPARE: u64 = 32;
+
 impl NodeConfig {
     /// Defaults for `shards` shards without pinning and for these addresses.
     #[must_use]
@@ -181,6 +188,11 @@ impl NodeConfig {
         let Ok(rings) = u16::try_from(rings) else {
             return Err(StartError::TooFewDescriptors { limit: nofile });
         };
+        // Tables in plenty are of no use without descriptors for the rings themselves.
+        let per_shard = u64::from(rings) * DESCRIPTORS_PER_RING + DESCRIPTORS_PER_SHARD;
+        if u64::from(shards) * per_shard + DESCRIPTORS_SPARE > nofile {
+            return Err(StartError::TooFewDescriptors { limit: nofile });
+        }
         let capacity = wanted.div_ceil(u32::from(rings)).clamp(8, most);
         Ok(RingPlan { rings, capacity, table: capacity + TABLE_SLACK })
     }
@@ -297,7 +309,7 @@ mod tests {
     fn the_rings_of_all_shards_hold_the_connections_and_no_table_exceeds_the_limit() {
         for shards in [1, 2, 7, 64, 256] {
             for max in [1, 1000, 16_384, 1_000_000, 4_000_000] {
-                for nofile in [1024, 20_000, 1 << 20, u64::MAX] {
+                for nofile in [20_000, 1 << 20, u64::MAX] {
                     let plan = plan(shards, max, None, nofile);
                     assert!(u64::from(plan.table) <= nofile);
                     let all = u64::from(plan.rings) * u64::from(plan.capacity) * shards as u64;
@@ -317,6 +329,10 @@ mod tests {
     fn a_limit_too_low_for_anything_is_an_error() {
         let config = NodeConfig::new(1, &[]);
         assert!(matches!(config.ring_plan(16), Err(StartError::TooFewDescriptors { limit: 16 })));
+        assert!(config.ring_plan(1024).is_ok());
+        let million = NodeConfig { max_connections: 1_000_000, ..NodeConfig::new(2, &[]) };
+        let few = million.ring_plan(1024);
+        assert!(matches!(few, Err(StartError::TooFewDescriptors { limit: 1024 })), "992 rings");
     }
 
     #[test]

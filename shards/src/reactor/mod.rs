@@ -14,6 +14,7 @@ mod config;
 mod conn;
 mod handover;
 mod io;
+mod keeper;
 mod listen;
 mod memory;
 mod net;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use background::BackgroundTask;
 pub use config::{KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
+pub use keeper::Keeper;
 pub use probe::{Degradation, Feature};
 pub use stats::StatsSnapshot;
 
