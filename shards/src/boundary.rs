@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::config::EngineConfig;
 use crate::engine::counters::Counters;
 use crate::engine::ids::ShardId;
+use crate::observe::{Histograms, Report};
 
 /// How close the process is to its memory limit. Set by the sampler of the control plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,13 @@ pub enum Control {
         /// Comes back in the answer.
         token: u64,
     },
+    /// Asks for [`Event::Report`].
+    Report {
+        /// Comes back in the answer.
+        token: u64,
+        /// Empty ones, for those that go away with the answer.
+        spare: Box<Histograms>,
+    },
 }
 
 /// What a shard tells the control plane.
@@ -89,6 +97,13 @@ pub enum Event {
         token: u64,
         /// A copy of its counters.
         counters: Box<Counters>,
+    },
+    /// Answer to [`Control::Report`].
+    Report {
+        /// From the question.
+        token: u64,
+        /// All that the shard knows of itself.
+        report: Box<Report>,
     },
     /// Something an operator should read, rate-limited by the shard.
     Log {

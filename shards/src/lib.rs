@@ -4,10 +4,12 @@
 //!   thread, environment or randomness from outside.
 //! - [`mesh`]: lock-free mail between the shards of a node.
 //! - [`reactor`]: drives one engine per core on io_uring, inside a pinned glommio executor.
+//! - [`observe`]: what a shard knows about its own work: times by stage, turns, followed messages.
 //! - [`boundary`]: the plain messages that cross between shards and the control plane.
 
 pub mod boundary;
 pub mod engine;
 mod mem;
 pub mod mesh;
+pub mod observe;
 pub mod reactor;

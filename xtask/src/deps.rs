@@ -13,7 +13,11 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
-    ("ringmain", &["ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"]),
+    ("ringmain-control", &["ringmain-shards"]),
+    (
+        "ringmain",
+        &["ringmain-control", "ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"],
+    ),
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),
     ("ringmain-load", &["ringmain-kernel-params", "ringmain-mqtt"]),
     ("ringmain-bench", &["ringmain-mqtt", "ringmain-load"]),
@@ -30,7 +34,7 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
         &["ringmain-shards", "ringmain-load", "ringmain-bench"],
         "rings belong to the data plane; the bench measures the floor with one",
     ),
-    ("tokio", &[], "tokio belongs to the control plane"),
+    ("tokio", &["ringmain-control", "ringmain"], "tokio belongs to the control plane"),
 ];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";

@@ -233,6 +233,11 @@ impl ConnTable {
         self.len
     }
 
+    /// Bytes of the table; what connections hold apart is not among them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<Option<Conn>>()
+    }
+
     pub(crate) fn live(&self) -> usize {
         self.live
     }

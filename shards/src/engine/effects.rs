@@ -8,6 +8,7 @@ use super::mail::{Mail, Parcel};
 use super::message::Outgoing;
 use super::packed::Batch;
 use crate::boundary::Event;
+use crate::observe::Recorder;
 
 /// One operation on a connection or listener. Operations are performed in order.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ pub struct Effects {
     /// Set by the driver: peers whose mailbox has no room. A machine pauses the connections whose
     /// publishes go there until [`Input::LaneDrained`](super::input::Input::LaneDrained).
     pub lanes_full: ShardSet,
+    /// Notes about the work of this shard; the driver writes to them as well.
+    pub observe: Recorder,
     /// Set by the driver after each turn: what it did so far.
     pub driver: DriverCounts,
 }

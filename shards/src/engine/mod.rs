@@ -21,6 +21,7 @@ mod packets;
 mod publish;
 mod recent;
 mod replay;
+mod report;
 pub mod retained;
 pub mod route;
 mod session;

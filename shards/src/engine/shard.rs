@@ -331,6 +331,7 @@ impl Shard {
                     fx.events.push(Event::Session { token, session });
                 }
             }
+            Control::Report { token, spare } => self.report(token, spare, fx),
             Control::Stats { token } => {
                 self.core.counters.set_driver(&fx.driver);
                 fx.events.push(Event::Stats {

@@ -34,6 +34,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// Bytes of the slab; what its values own is not among them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * (size_of::<Slot<T>>() + size_of::<u32>())
+    }
+
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
         if self.free != NONE {

@@ -1,0 +1,14 @@
+//! What a shard knows about its own work: times by stage, turns, followed messages.
+
+mod recorder;
+mod report;
+mod stage;
+mod view;
+
+pub use recorder::{DriverMemory, Observed, Recorder};
+pub use report::{LoopTimes, MemoryUse, Report, Trace};
+pub use stage::{Histograms, PerTurn, Stage};
+pub use view::{
+    ANSWER_WITHIN_MS, NodeView, Question, ShardView, TURNS_MAX, TURNS_MS_MAX, ThreadTimes, Totals,
+    TurnSpan,
+};
