@@ -7,6 +7,7 @@ mod convert;
 mod descriptors;
 mod memory;
 mod shards;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use ringmain_shards::reactor::{self, Node};
 use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::{Watermarks, resident_bytes};
+use super::watchdog::Watchdog;
 use super::{DataPlane, Event, Notifier};
 use crate::config::{Config, Listener, LiveChanges};
 
@@ -58,6 +59,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         notifier,
         inbox,
         watch: Watch::new(&config),
+        watchdog: Watchdog::from_env(shards, Instant::now()),
         pressure: Pressure::Normal,
         descriptors_scarce: false,
     };
@@ -147,6 +149,8 @@ struct Watcher {
     notifier: Notifier,
     inbox: flume::Receiver<Order>,
     watch: Watch,
+    /// Where the supervisor wants signs of life.
+    watchdog: Option<Watchdog>,
     pressure: Pressure,
     descriptors_scarce: bool,
 }
@@ -157,9 +161,9 @@ impl Watcher {
             let next = flume::Selector::new()
                 .recv(&self.inbox, |order| order.ok().map(Next::Order))
                 .recv(self.node.events(), |event| event.ok().map(Next::Event))
-                .wait_timeout(self.watch.check_interval);
+                .wait_timeout(self.patience());
             match next {
-                Ok(Some(Next::Event(event))) => log(event),
+                Ok(Some(Next::Event(event))) => self.on_event(event),
                 Ok(Some(Next::Order(Order::Apply { engine, watch }))) => {
                     self.watch = watch;
                     self.tell_all(&Control::Reload(engine));
@@ -173,9 +177,28 @@ impl Watcher {
             if !self.node.ready() {
                 break;
             }
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.look(&self.node, Instant::now());
+            }
         }
         let why = self.node.join().err().unwrap_or_else(|| "the shards ended".to_owned());
         self.notifier.send(Event::Failed(why));
+    }
+
+    /// How long nothing may be heard before there is something to look at.
+    fn patience(&self) -> Duration {
+        let interval = self.watch.check_interval;
+        let now = Instant::now();
+        self.watchdog.as_ref().map_or(interval, |w| w.due().duration_since(now).min(interval))
+    }
+
+    fn on_event(&mut self, event: boundary::Event) {
+        match (event, &mut self.watchdog) {
+            (boundary::Event::Stats { shard, token, .. }, Some(watchdog)) => {
+                watchdog.answered(shard, token);
+            }
+            (event, _) => log(event),
+        }
     }
 
     fn sample(&mut self) {
@@ -209,16 +232,21 @@ impl Watcher {
     }
 
     /// Ends all connections, then the shards. [S-20]
-    fn shut_down(self, grace: Duration) {
+    fn shut_down(mut self, grace: Duration) {
         let end = Instant::now() + grace;
         self.node.stop_accepting();
         self.tell_all(&Control::Drain);
         let mut open = self.node.handles().len();
-        while open > 0 {
-            match self.node.events().recv_deadline(end) {
+        while open > 0 && Instant::now() < end {
+            let next = self.watchdog.as_ref().map_or(end, |w| w.due().min(end));
+            match self.node.events().recv_deadline(next) {
                 Ok(boundary::Event::Drained { .. }) => open -= 1,
                 Ok(event) => log(event),
-                Err(_) => break,
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.look_while_ending(Instant::now());
             }
         }
         for (shard, stats) in self.node.stats().iter().enumerate() {
