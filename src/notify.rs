@@ -60,7 +60,7 @@ impl Supervisor {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
             Err(error) => {
-                tracing::warn!(%error, "no clock: the supervisor is not told of the reload")
+                tracing::warn!(%error, "no clock: the supervisor is not told of the reload");
             }
         }
     }
