@@ -6,6 +6,7 @@
 mod convert;
 mod descriptors;
 mod memory;
+mod refusal;
 mod shards;
 mod watchdog;
 

@@ -14,7 +14,7 @@ use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::{Watermarks, resident_bytes};
 use super::watchdog::Watchdog;
-use super::{DataPlane, Event, Notifier};
+use super::{DataPlane, Event, Notifier, refusal};
 use crate::config::{Config, Listener, LiveChanges};
 
 /// Starts the shards.
@@ -42,7 +42,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
             Shard::new(shard, cfg, node, fastrand::u64(..), now)
         }
     };
-    let node = reactor::run(&node_cfg, factory).map_err(|e| e.to_string())?;
+    let node = reactor::run(&node_cfg, factory).map_err(|e| refusal::explained(&e, shards))?;
     for d in &node.kernel().degradations {
         tracing::warn!(
             feature = ?d.feature,
