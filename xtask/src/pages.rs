@@ -11,15 +11,23 @@ const PAGES: &[&str] = &[
     "docs/ARCHITECTURE.md",
     "docs/HOUSE.md",
     "docs/user/configuration.md",
+    "docs/user/doctor.md",
     "docs/user/loadgen.md",
+    "docs/user/million.md",
     "docs/user/operations.md",
+    "tuning/README.md",
+    "tuning/containers.md",
+    "tuning/deployment.md",
+    "tuning/host.md",
+    "tuning/million.md",
+    "tuning/sizing.md",
 ];
 
 /// Where functions and types live.
 const SOURCES: &[&str] = &["src", "shards/src", "mqtt/src", "sim/src", "loadgen/src", "xtask/src"];
 
 /// What a name in backticks must end in to be a file.
-const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", "/"];
+const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", ".json", ".service", "/"];
 
 /// `cargo xtask pages`.
 pub(crate) fn run(_: &[String]) -> ExitCode {
