@@ -35,6 +35,12 @@ impl Supervisor {
         })
     }
 
+    /// Whether anybody wants to know.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The one at a path, or at an abstract address if it begins with `@`.
     ///
     /// # Errors

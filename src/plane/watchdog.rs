@@ -30,9 +30,10 @@ impl Watchdog {
     /// As the environment asks for it (`WATCHDOG_USEC`, `WATCHDOG_PID`); `None` if it does not.
     pub(super) fn from_env(shards: usize, now: Instant) -> Option<Self> {
         let interval = sd_notify::watchdog_enabled().filter(|i| !i.is_zero())?;
+        let supervisor = Some(Supervisor::from_env()).filter(Supervisor::is_there)?;
         tracing::info!(interval_ms = interval.as_millis(), "the supervisor wants signs of life");
         let lifesigns = Lifesigns::new(shards, interval);
-        Some(Self { supervisor: Supervisor::from_env(), lifesigns, due: now })
+        Some(Self { supervisor, lifesigns, due: now })
     }
 
     /// When [`look`](Self::look) has something to do.
