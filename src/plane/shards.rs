@@ -13,7 +13,7 @@ use ringmain_shards::reactor::{self, Node};
 
 use super::convert::{engine_config, node_config};
 use super::descriptors;
-use super::memory::{Watermarks, resident_bytes};
+use super::memory::Watermarks;
 use super::observer::{self, Answer, Observer};
 use super::watchdog::Watchdog;
 use super::{DataPlane, Event, Notifier, refusal};
@@ -234,7 +234,7 @@ impl Watcher {
 
     fn sample(&mut self) {
         self.sample_descriptors();
-        let Some(used) = resident_bytes() else { return };
+        let Some(used) = self.watch.marks.used_bytes() else { return };
         let pressure = self.watch.marks.pressure(used, self.pressure);
         if pressure != self.pressure {
             self.pressure = pressure;
