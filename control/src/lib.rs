@@ -2,3 +2,8 @@
 //! shard never waits for it.
 
 pub mod api;
+pub mod audit;
+pub mod client;
+pub mod slow;
+#[cfg(test)]
+mod fixture;
