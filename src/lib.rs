@@ -5,5 +5,6 @@ pub mod cli;
 pub mod config;
 mod doctor;
 pub mod logging;
+mod observe;
 pub mod plane;
 pub mod signals;

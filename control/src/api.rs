@@ -278,8 +278,8 @@ pub struct Module {
     pub start: u64,
     /// Where it ends.
     pub end: u64,
-    /// Of the file, where it begins.
-    pub offset: u64,
+    /// Where the beginning of the file is mapped.
+    pub base: u64,
     /// The file, or a name in brackets.
     pub path: String,
 }

@@ -37,7 +37,9 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// There is one, and nobody listens.
-    #[error("nobody listens on {path}: the broker that made it is gone; is another one running elsewhere? (--socket)")]
+    #[error(
+        "nobody listens on {path}: the broker that made it is gone; is another one running elsewhere? (--socket)"
+    )]
     NobodyListens {
         /// Where it is.
         path: PathBuf,
@@ -69,7 +71,9 @@ pub enum ClientError {
         error: String,
     },
     /// What listens there is no broker of this version.
-    #[error("{path}: the answer to {request} is not understood ({what}): is it a broker of this version?")]
+    #[error(
+        "{path}: the answer to {request} is not understood ({what}): is it a broker of this version?"
+    )]
     Nonsense {
         /// Where it was asked.
         path: PathBuf,
@@ -135,8 +139,9 @@ impl Client {
     fn exchange(&self, target: &str, until: Instant) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.path)?;
         stream.set_write_timeout(Some(left(until)?))?;
-        let request =
-            format!("GET {target} HTTP/1.1\r\nHost: ringmain\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: ringmain\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes())?;
         let mut raw = Vec::new();
         let mut piece = vec![0; READ];
@@ -215,7 +220,8 @@ impl<'a> Head<'a> {
         if !status.starts_with("HTTP/1.") {
             return Err("it is not HTTP/1.1");
         }
-        let status = status.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("it has no status")?;
+        let status =
+            status.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("it has no status")?;
         let mut framing = Framing::ToTheEnd;
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
@@ -340,7 +346,8 @@ mod tests {
 
     #[test]
     fn who_is_not_there_is_told_apart_from_who_is_gone_and_who_does_not_answer() {
-        let path = std::env::temp_dir().join(format!("ringmain-client-{}-none", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("ringmain-client-{}-none", std::process::id()));
         let error = Client::new(&path).get::<Audit>("/v1/audit").unwrap_err();
         assert!(error.to_string().contains("is the broker running"), "{error}");
         assert!(error.to_string().contains("--socket"), "{error}");

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod audit;
 pub mod client;
-pub mod slow;
 #[cfg(test)]
 mod fixture;
+pub mod profile;
+pub mod slow;

@@ -70,7 +70,8 @@ fn split(messages: &[&Trace]) -> api::Split {
     let mean = |of: &dyn Fn(&Trace) -> u64| {
         messages.iter().map(|t| of(t)).fold(0, u64::saturating_add) / count.max(1)
     };
-    let stages = Stage::ALL.iter().map(|s| (s.name().to_owned(), mean(&|t| t.spans_ns[*s as usize])));
+    let stages =
+        Stage::ALL.iter().map(|s| (s.name().to_owned(), mean(&|t| t.spans_ns[*s as usize])));
     api::Split {
         count,
         total_ns: mean(&Trace::total_ns),
@@ -135,8 +136,10 @@ mod tests {
     fn the_slowest_of_all_shards_come_first_and_no_more_than_asked() {
         let mut view = view(2);
         view.shards[0].slowest = vec![followed("a", "t", &[(Stage::Queue, 500)])];
-        view.shards[1].slowest =
-            vec![followed("b", "t", &[(Stage::Send, 900)]), followed("c", "t", &[(Stage::Send, 1)])];
+        view.shards[1].slowest = vec![
+            followed("b", "t", &[(Stage::Send, 900)]),
+            followed("c", "t", &[(Stage::Send, 1)]),
+        ];
         let slow = of(&view, 2);
         let names: Vec<&str> = slow.slowest.iter().map(|t| t.subscriber.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
@@ -161,7 +164,9 @@ mod tests {
         let slow = |n: u64| followed("slow", "t", &[(Stage::Queue, 1_000_000 + n)]);
         view.shards[0].slowest = (0..500).map(slow).collect();
         view.shards[0].others = (0..100)
-            .map(|n| followed("usual", "t", &[(Stage::Decode, 90 + n % 3), (Stage::Send, 1000 + n)]))
+            .map(|n| {
+                followed("usual", "t", &[(Stage::Decode, 90 + n % 3), (Stage::Send, 1000 + n)])
+            })
             .collect();
         let answer = of(&view, 1);
         assert_eq!(answer.p50.count, 10, "the 45th to the 55th percentile of a hundred");
