@@ -2,3 +2,17 @@
 //! shard never waits for it.
 
 pub mod api;
+mod ask;
+mod fields;
+mod http;
+mod metrics;
+mod node;
+mod process;
+mod server;
+mod socket;
+mod text;
+
+#[cfg(test)]
+mod fake;
+
+pub use server::{Config, Error, Opened, Place, Running, SocketPath, open, start};
