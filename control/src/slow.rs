@@ -7,6 +7,9 @@ use ringmain_shards::observe::{NodeView, Stage, Trace};
 
 use crate::api;
 
+/// Most messages, clients and topics that may be asked for.
+pub const N_MAX: u64 = 1000;
+
 /// From so many on, the random choice says by itself where the slowest in a thousand begin.
 const MANY: usize = 1000;
 

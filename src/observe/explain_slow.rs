@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use ringmain_control::api::{Slow, Slowness, Split, Trace};
 use ringmain_control::client::Client;
+use ringmain_control::slow::N_MAX;
 use ringmain_shards::observe::Stage;
 use serde::Serialize;
 
 use super::{advice, fail, format, say, say_json};
 
-/// Most messages that may be asked for: a shard does not keep more.
-const MESSAGES_MAX: u64 = 1000;
 /// Characters of client ids and topics that are shown.
 const NAME_MAX: usize = 48;
 /// Stages of a message with less than this part of its time are not shown.
@@ -22,7 +21,7 @@ const SHARE_MIN: f64 = 0.01;
 pub(crate) struct ExplainSlow {
     /// How many of the slowest messages, clients and topics to show
     #[arg(short, value_name = "N", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
+          value_parser = clap::value_parser!(u64).range(1..=N_MAX))]
     n: u64,
     /// Print JSON
     #[arg(long)]

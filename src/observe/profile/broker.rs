@@ -7,6 +7,7 @@ use std::time::Duration;
 use addr2line::Loader;
 use ringmain_control::api::{Module, Profile};
 use ringmain_control::client::Client;
+use ringmain_control::profile::SECONDS_MAX;
 
 use super::folded::{Folded, function};
 
@@ -20,21 +21,27 @@ pub(super) fn on_cpu(
     hz: u64,
     notes: &mut Vec<String>,
 ) -> Result<Folded, String> {
-    let profile: Profile = client
-        .waiting(Duration::from_secs(seconds))
-        .get(&format!("/v1/profile?seconds={seconds}&hz={hz}"))
-        .map_err(|e| e.to_string())?;
-    if profile.lost > 0 {
-        notes.push(format!("{} samples found no room and are missing", profile.lost));
+    let mut folded = Folded::default();
+    let mut left = seconds;
+    while left > 0 {
+        let now = left.min(u64::from(SECONDS_MAX));
+        let profile: Profile = client
+            .waiting(Duration::from_secs(now))
+            .get(&format!("/v1/profile?seconds={now}&hz={hz}"))
+            .map_err(|e| e.to_string())?;
+        if profile.lost > 0 {
+            notes.push(format!("{} samples found no room and are missing", profile.lost));
+        }
+        for thread in &profile.failed {
+            notes.push(format!("a thread was not sampled: {thread}"));
+        }
+        add(&mut folded, &profile, &mut Names::of(&profile), notes);
+        left -= now;
     }
-    for thread in &profile.failed {
-        notes.push(format!("a thread was not sampled: {thread}"));
-    }
-    Ok(folded(&profile, &mut Names::of(&profile), notes))
+    Ok(folded)
 }
 
-fn folded(profile: &Profile, names: &mut Names<'_>, notes: &mut Vec<String>) -> Folded {
-    let mut folded = Folded::default();
+fn add(to: &mut Folded, profile: &Profile, names: &mut Names<'_>, notes: &mut Vec<String>) {
     for stack in &profile.stacks {
         let mut frames = Vec::new();
         for (ix, address) in stack.addresses.iter().enumerate() {
@@ -44,10 +51,9 @@ fn folded(profile: &Profile, names: &mut Names<'_>, notes: &mut Vec<String>) -> 
         }
         frames.push(stack.thread.clone());
         frames.reverse();
-        folded.add(frames, stack.count);
+        to.add(frames, stack.count);
     }
     notes.append(&mut names.notes);
-    folded
 }
 
 /// Names of functions by address.
@@ -130,6 +136,12 @@ mod tests {
     use super::*;
     use ringmain_control::api::Stack;
 
+    fn named(profile: &Profile) -> (String, Vec<String>) {
+        let (mut folded, mut notes) = (Folded::default(), Vec::new());
+        add(&mut folded, profile, &mut Names::of(profile), &mut notes);
+        (folded.to_text(), notes)
+    }
+
     /// Is looked up by its address.
     #[inline(never)]
     fn a_function_of_this_test(n: u64) -> u64 {
@@ -165,8 +177,7 @@ mod tests {
             }],
             ..Profile::default()
         };
-        let mut notes = Vec::new();
-        let text = folded(&profile, &mut Names::of(&profile), &mut notes).to_text();
+        let (text, notes) = named(&profile);
         assert!(text.starts_with("shard 0;[unknown];"), "{text}");
         assert!(
             text.contains("a_function_of_this_test") && text.trim_end().ends_with(" 5"),
@@ -193,8 +204,7 @@ mod tests {
             }],
             ..Profile::default()
         };
-        let mut notes = Vec::new();
-        let text = folded(&profile, &mut Names::of(&profile), &mut notes).to_text();
+        let (text, notes) = named(&profile);
         assert_eq!(text, "t;[libx.so];[libx.so] 1\n");
         assert_eq!(notes.len(), 1, "{notes:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -190,7 +190,7 @@ fn script(
 
 /// Reads what `perf script` writes: a head for each sample, its frames indented below, and an empty line. Returns how
 /// many lines were not understood.
-fn parse(lines: impl Read + BufRead, see: &mut impl FnMut(Event)) -> u64 {
+fn parse(lines: impl BufRead, see: &mut impl FnMut(Event)) -> u64 {
     let (mut sample, mut strange) = (None, 0);
     for line in lines.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
