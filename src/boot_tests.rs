@@ -25,6 +25,10 @@ impl DataPlane for Recorder {
         self.asked.lock().expect("not poisoned").applied.push((config, changes.clone()));
     }
 
+    fn questions(&self) -> flume::Sender<ringmain_shards::observe::Question> {
+        flume::bounded(1).0
+    }
+
     fn shut_down(&mut self, grace: Duration) {
         self.asked.lock().expect("not poisoned").shut_down.push(grace);
         if self.answers_shutdown {

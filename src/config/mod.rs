@@ -76,6 +76,8 @@ sections! {
     reactor: Reactor,
     /// `[sys]`.
     sys: Sys,
+    /// `[observe]`.
+    observe: Observe,
 }
 
 impl Config {

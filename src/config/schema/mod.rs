@@ -6,6 +6,7 @@ mod limits;
 mod listener;
 mod mqtt;
 mod node;
+mod observe;
 
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
@@ -14,3 +15,4 @@ pub use mqtt::{
     Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};
+pub use observe::{DelayStage, Observe};
