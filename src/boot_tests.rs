@@ -2,6 +2,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
+use ringmain_shards::observe::Question;
+
 use super::*;
 use crate::config::LiveChanges;
 use crate::logging;
@@ -23,6 +25,10 @@ struct Recorder {
 impl DataPlane for Recorder {
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges) {
         self.asked.lock().expect("not poisoned").applied.push((config, changes.clone()));
+    }
+
+    fn questions(&self) -> flume::Sender<Question> {
+        flume::bounded(1).0
     }
 
     fn shut_down(&mut self, grace: Duration) {
@@ -55,6 +61,7 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         sources: &sources,
         logging: &logging,
         plane: Box::new(plane),
+        control: None,
         deadline: None,
     };
     for text in texts.iter().skip(1) {

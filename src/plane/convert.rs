@@ -21,8 +21,9 @@ pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
         overload,
         reactor: _,
         sys,
+        admin: _,
         listeners,
-    } = c; // [log] is the root's, [reactor] in `node_config`
+    } = c; // [admin] is in `crate::admin`, [log] is the root's, [reactor] in `node_config`
     let config::Node {
         name,
         data_dir: _,          // nothing is stored yet

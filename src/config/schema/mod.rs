@@ -2,11 +2,13 @@
 //!
 //! `config/ringmain.example.toml` is written from these declarations.
 
+mod admin;
 mod limits;
 mod listener;
 mod mqtt;
 mod node;
 
+pub use admin::{Admin, MetricsListen};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
 pub use mqtt::{
