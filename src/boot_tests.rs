@@ -2,8 +2,6 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
-use ringmain_shards::observe::Question;
-
 use super::*;
 use crate::config::LiveChanges;
 use crate::logging;
@@ -27,7 +25,7 @@ impl DataPlane for Recorder {
         self.asked.lock().expect("not poisoned").applied.push((config, changes.clone()));
     }
 
-    fn questions(&self) -> flume::Sender<Question> {
+    fn questions(&self) -> flume::Sender<ringmain_shards::observe::Question> {
         flume::bounded(1).0
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::engine::config::EngineConfig;
 use crate::engine::counters::Counters;
 use crate::engine::ids::ShardId;
-use crate::observe::{Histograms, Report};
+use crate::observe::{Histograms, Report, TurnSpan};
 
 /// How close the process is to its memory limit. Set by the sampler of the control plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +60,15 @@ pub enum Control {
     },
     /// Asks for [`Event::Report`].
     Report {
-        /// Comes back in the answer.
-        token: u64,
         /// Empty ones, for those that go away with the answer.
         spare: Box<Histograms>,
+    },
+    /// Asks for [`Event::Turns`] after some time.
+    RecordTurns {
+        /// Comes back in the answer.
+        token: u64,
+        /// For how long, ms.
+        ms: u32,
     },
 }
 
@@ -100,10 +105,17 @@ pub enum Event {
     },
     /// Answer to [`Control::Report`].
     Report {
-        /// From the question.
-        token: u64,
         /// All that the shard knows of itself.
         report: Box<Report>,
+    },
+    /// Answer to [`Control::RecordTurns`].
+    Turns {
+        /// The shard that answers.
+        shard: ShardId,
+        /// From the question.
+        token: u64,
+        /// Its turns, in order.
+        spans: Vec<TurnSpan>,
     },
     /// Something an operator should read, rate-limited by the shard.
     Log {

@@ -78,6 +78,8 @@ sections! {
     sys: Sys,
     /// `[admin]`.
     admin: Admin,
+    /// `[observe]`.
+    observe: Observe,
 }
 
 impl Config {

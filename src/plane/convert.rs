@@ -5,6 +5,7 @@
 
 use ringmain_mqtt::QoS;
 use ringmain_shards::engine::config as engine;
+use ringmain_shards::observe::{Delay, Stage};
 use ringmain_shards::reactor;
 
 use crate::config::{self, Config};
@@ -22,8 +23,9 @@ pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
         reactor: _,
         sys,
         admin: _,
+        observe: _,
         listeners,
-    } = c; // [admin] is in `crate::admin`, [log] is the root's, [reactor] in `node_config`
+    } = c; // [admin] is in `crate::admin`, [log] the root's, [reactor] and [observe] in `node_config`
     let config::Node {
         name,
         data_dir: _,          // nothing is stored yet
@@ -354,8 +356,25 @@ pub(super) fn node_config(c: &Config, listeners: &[config::Listener]) -> reactor
         cq_entries,
         busy_wait_us,
         mailbox_batches: c.limits.mailbox_batches as usize,
+        recording: recording(&c.observe),
         ..reactor::NodeConfig::new(shards, &[])
     }
+}
+
+fn recording(o: &config::Observe) -> Option<Option<Delay>> {
+    let config::Observe { enabled, stall_ms: _, delay_stage, delay_us } = *o; // stalls: the observer
+    let stage = match delay_stage {
+        config::DelayStage::None => None,
+        config::DelayStage::Arrival => Some(Stage::Arrival),
+        config::DelayStage::Turn => Some(Stage::Turn),
+        config::DelayStage::Decode => Some(Stage::Decode),
+        config::DelayStage::Authorise => Some(Stage::Authorise),
+        config::DelayStage::Route => Some(Stage::Route),
+        config::DelayStage::Crossing => Some(Stage::Crossing),
+        config::DelayStage::Coalesce => Some(Stage::Coalesce),
+        config::DelayStage::Send => Some(Stage::Send),
+    };
+    enabled.then_some(stage.map(|stage| Delay { stage, ns: u64::from(delay_us) * 1000 }))
 }
 
 fn socket(l: &config::Listener) -> reactor::ListenerConfig {

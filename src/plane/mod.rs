@@ -6,12 +6,15 @@
 mod convert;
 mod descriptors;
 mod memory;
+mod observer;
 mod shards;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+
+use ringmain_shards::observe::Question;
 
 use crate::config::{Config, LiveChanges};
 use crate::signals::Signal;
@@ -47,6 +50,9 @@ impl Notifier {
 pub trait DataPlane {
     /// Takes over a new configuration, of which `changes` differ; all of them can change live.
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges);
+
+    /// Where questions about the shards are answered, from any thread, until the data plane ends.
+    fn questions(&self) -> flume::Sender<Question>;
 
     /// Stops accepting, sends DISCONNECT 0x8B to v5 clients, flushes, publishes wills and ends all
     /// shards within `grace`; then [`Event::Stopped`]. Called once.

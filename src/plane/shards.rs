@@ -8,11 +8,13 @@ use ringmain_shards::engine::Shard;
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::ids::{Now, ShardId};
 use ringmain_shards::engine::node::NodeShared;
+use ringmain_shards::observe::Question;
 use ringmain_shards::reactor::{self, Node};
 
 use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::{Watermarks, resident_bytes};
+use super::observer::{self, Answer, Observer};
 use super::{DataPlane, Event, Notifier};
 use crate::config::{Config, Listener, LiveChanges};
 
@@ -33,6 +35,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     };
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let shared = Arc::new(NodeShared::new(shards, seed, unix_ms as u64, &engine));
+    let node_shared = Arc::clone(&shared);
     let factory = {
         let engine = Arc::clone(&engine);
         move |shard: ShardId| {
@@ -53,19 +56,35 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     tracing::info!(shards, "shards run");
     notifier.send(Event::Ready(node.local_addrs().to_vec()));
     let (orders, inbox) = flume::bounded(16);
+    let (questions, asked) = flume::bounded(observer::QUESTIONS);
+    let (answers, answered) = flume::bounded(observer::ANSWERS);
+    let stall_ms = config.observe.stall_ms;
+    let observer = Observer {
+        node: config.node.name.clone(),
+        shared: node_shared,
+        handles: node.handles().to_vec(),
+        lookout: node.lookout(),
+        questions: asked,
+        answers: answered,
+        stall: (stall_ms != 0).then(|| Duration::from_millis(stall_ms.into())),
+    };
+    spawn("ringmain-observe", move || observer.run())?;
     let watcher = Watcher {
         node,
+        answers,
         notifier,
         inbox,
         watch: Watch::new(&config),
         pressure: Pressure::Normal,
         descriptors_scarce: false,
     };
-    std::thread::Builder::new()
-        .name("ringmain-watch".to_owned())
-        .spawn(move || watcher.run())
-        .map_err(|e| format!("cannot start a thread: {e}"))?;
-    Ok(Box::new(Plane { orders, open }))
+    spawn("ringmain-watch", move || watcher.run())?;
+    Ok(Box::new(Plane { orders, open, questions }))
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|e| format!("cannot start a thread: {e}"))
 }
 
 /// The engine knows listeners by their index at the reactor: those that are open.
@@ -122,6 +141,7 @@ struct Plane {
     orders: flume::Sender<Order>,
     /// Names of the listeners that are open.
     open: Vec<String>,
+    questions: flume::Sender<Question>,
 }
 
 impl DataPlane for Plane {
@@ -131,6 +151,10 @@ impl DataPlane for Plane {
         if self.orders.try_send(order).is_err() {
             tracing::error!("the shards did not take the configuration; try again");
         }
+    }
+
+    fn questions(&self) -> flume::Sender<Question> {
+        self.questions.clone()
     }
 
     fn shut_down(&mut self, grace: Duration) {
@@ -144,6 +168,8 @@ impl DataPlane for Plane {
 /// Lives on: its own thread. Reads what the shards tell, samples memory, ends the node.
 struct Watcher {
     node: Node,
+    /// To the observer.
+    answers: flume::Sender<Answer>,
     notifier: Notifier,
     inbox: flume::Receiver<Order>,
     watch: Watch,
@@ -159,7 +185,7 @@ impl Watcher {
                 .recv(self.node.events(), |event| event.ok().map(Next::Event))
                 .wait_timeout(self.watch.check_interval);
             match next {
-                Ok(Some(Next::Event(event))) => log(event),
+                Ok(Some(Next::Event(event))) => self.on_event(event),
                 Ok(Some(Next::Order(Order::Apply { engine, watch }))) => {
                     self.watch = watch;
                     self.tell_all(&Control::Reload(engine));
@@ -176,6 +202,17 @@ impl Watcher {
         }
         let why = self.node.join().err().unwrap_or_else(|| "the shards ended".to_owned());
         self.notifier.send(Event::Failed(why));
+    }
+
+    fn on_event(&self, event: boundary::Event) {
+        let answer = match event {
+            boundary::Event::Log { shard, level, text } => return log(shard, level, &text),
+            boundary::Event::Report { report } => Answer::Report { report },
+            boundary::Event::Turns { token, spans, .. } => Answer::Turns { token, spans },
+            _ => return,
+        };
+        // The observer takes them faster than shards can send them; if it ended, so does the node.
+        let _ = self.answers.try_send(answer);
     }
 
     fn sample(&mut self) {
@@ -217,7 +254,7 @@ impl Watcher {
         while open > 0 {
             match self.node.events().recv_deadline(end) {
                 Ok(boundary::Event::Drained { .. }) => open -= 1,
-                Ok(event) => log(event),
+                Ok(event) => self.on_event(event),
                 Err(_) => break,
             }
         }
@@ -238,8 +275,7 @@ enum Next {
     Event(boundary::Event),
 }
 
-fn log(event: boundary::Event) {
-    let boundary::Event::Log { shard, level, text } = event else { return };
+fn log(shard: ShardId, level: LogLevel, text: &str) {
     match level {
         LogLevel::Debug => tracing::debug!(shard = shard.0, "{text}"),
         LogLevel::Info => tracing::info!(shard = shard.0, "{text}"),

@@ -234,6 +234,14 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// A machine that gives the shards no CPU for a while, since others use it, is not what these tests are about:
+/// the broker then refuses clients, as it should (L08).
+const PATIENT: [&str; 3] = [
+    "overload.lag_refuse_ms=60000",
+    "overload.lag_drop_qos0_ms=60000",
+    "overload.lag_pause_ms=60000",
+];
+
 /// The binary beside the folder of the test's own.
 fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
     let mut command = Command::new(binary());
@@ -241,6 +249,7 @@ fn ringmain(port: u16, shards: usize, folder: &std::path::Path) -> Command {
         .args(["serve", "--set", &format!("listeners.0.url=\"tcp://127.0.0.1:{port}\"")])
         .args(["--shards", &shards.to_string(), "--log", "warn"])
         .args(["--set", &format!("node.name={NODE}"), "--set", "sys.interval_s=1"])
+        .args(PATIENT.iter().flat_map(|setting| ["--set", setting]))
         .arg("--data-dir")
         .arg(folder);
     command

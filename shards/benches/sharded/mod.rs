@@ -57,7 +57,7 @@ pub(crate) fn crossing(shards: usize) -> Bench {
 
 /// The rest of a turn: mail of others comes in, ours goes out, sockets take all they get.
 fn end_turn(world: &mut World, shard: usize, lanes: &mut Lanes) {
-    while let Some(Delivery::Batch { from, mut batch }) = lanes.pop() {
+    while let Some(Delivery::Batch { from, mut batch, .. }) = lanes.pop() {
         for mail in batch.mail.drain(..) {
             world.feed(shard, Input::Mail { from, mail, packed: &batch.packed });
         }

@@ -140,7 +140,7 @@ pub(crate) fn mail_hop(messages: usize) -> impl FnMut() {
         for _ in 0..messages {
             batch.push_publish(&mut Outgoing::internal(TOPIC, &[b'x'; 42], 0, false));
         }
-        assert!(mailbox.push(Delivery::Batch { from: ShardId(1), batch }).is_ok(), "room");
+        assert!(mailbox.push(Delivery::Batch { from: ShardId(1), sent: 0, batch }).is_ok(), "room");
         let Some(Delivery::Batch { mut batch, .. }) = mailbox.pop() else { return };
         for mail in batch.mail.drain(..) {
             black_box(mail.publish(&batch.packed).map(|out| out.payload.len()));

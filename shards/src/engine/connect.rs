@@ -23,6 +23,7 @@ use super::session::{Session, Waits, WillMessage, flag as session_flag};
 use super::shard::Shard;
 use super::slab::NONE;
 use crate::boundary::Pressure;
+use crate::observe::Stage;
 
 /// Why a CONNECT is refused.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,8 @@ impl Shard {
                 return Flow::Stop;
             }
         }
+        let waited_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
+        fx.observe.record(Stage::Connect, u64::from(waited_ms) * 1_000_000);
         self.on_connect(id, &connect, client_id, fx);
         if self.core.is_open(id) { Flow::Go } else { Flow::Stop }
     }

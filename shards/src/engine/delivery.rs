@@ -108,6 +108,7 @@ impl Core {
                 Written::Yes => {
                     self.counters.messages_delivered += 1;
                     self.counters.delivery_completed += 1;
+                    self.note_copy(t.session, ci, None, fx);
                 }
                 Written::TooLarge => self.counters.drop_copy(DropReason::TooLarge, 1),
             }
@@ -180,6 +181,7 @@ impl Core {
             return;
         }
         self.counters.messages_delivered += 1;
+        self.note_copy(t.session, ci, Some((qos, packet_id)), fx);
         let copy = Copy {
             msg,
             sub_ids: SubIds::from_slice(sub_ids),
@@ -189,6 +191,18 @@ impl Core {
             replay: false,
         };
         self.push_inflight(t.session, packet_id, copy, now_ms);
+    }
+
+    /// For those who follow the message.
+    #[inline]
+    fn note_copy(&self, si: u32, ci: u32, acknowledged: Option<(QoS, u16)>, fx: &mut Effects) {
+        if fx.observe.is_following() {
+            let (qos, ack) = match acknowledged {
+                None => (QoS::AtMostOnce, None),
+                Some((qos, id)) => (qos, Some((si, id))),
+            };
+            fx.observe.copy(self.conns.id(ci), &self.sessions[si].client_id, qos as u8, ack);
+        }
     }
 
     fn push_inflight(&mut self, si: u32, packet_id: u16, copy: Copy, sent_ms: u32) {
@@ -380,6 +394,12 @@ impl Core {
             self.finish_member(copy.member, copy.msg.qos);
             return true;
         }
+        let mut follows = false;
+        if !copy.replay {
+            let waited_ns = self.now_ms.saturating_sub(copy.msg.created_ms) * 1_000_000;
+            let (topic, payload) = (copy.msg.topic(), copy.msg.payload().len());
+            follows = fx.observe.queued(self.id, waited_ns, topic, payload);
+        }
         let packet_id = if copy.qos == QoS::AtMostOnce {
             0
         } else {
@@ -400,10 +420,18 @@ impl Core {
         if self.write_publish(ci, &sending, &mut publish, None, fx) == Written::TooLarge {
             self.counters.drop_copy(DropReason::TooLarge, 1);
             self.finish_member(copy.member, copy.msg.qos);
+            if follows {
+                fx.observe.handled(self.id);
+            }
             return true;
         }
         self.counters.messages_delivered += 1;
         drop(publish);
+        if follows {
+            let acknowledged = (copy.qos != QoS::AtMostOnce).then_some((copy.qos, packet_id));
+            self.note_copy(si, ci, acknowledged, fx);
+            fx.observe.handled(self.id);
+        }
         if copy.qos == QoS::AtMostOnce {
             self.counters.delivery_completed += 1;
             self.finish_member(copy.member, copy.msg.qos);
@@ -599,6 +627,7 @@ impl Core {
             self.counters.puback_inuse += 1;
             return;
         }
+        fx.observe.acked(si, id);
         self.acked(si, at, reason);
         self.pump(si, fx);
     }
@@ -624,6 +653,7 @@ impl Core {
             return;
         }
         if reason.is_error() {
+            fx.observe.acked(si, id.get());
             self.acked(si, at, reason); // [S-34]
             self.pump(si, fx);
             return;
@@ -644,6 +674,7 @@ impl Core {
             self.counters.pubcomp_inuse += 1;
             return;
         }
+        fx.observe.acked(si, id);
         self.acked(si, at, ReasonCode::SUCCESS);
         self.pump(si, fx);
     }

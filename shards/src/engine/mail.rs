@@ -11,6 +11,7 @@ use super::ids::{Peer, ShardId};
 use super::message::Message;
 use super::packed::Span;
 use super::retained::RetainedCursor;
+use crate::observe::Journey;
 
 /// One message between the shards of a node. Drivers treat it as opaque.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub enum Mail {
     Publish(Arc<Message>),
     /// The same, in the bytes of the batch that the mail is part of.
     Packed(Span),
+    /// The publish that comes next is followed: its way so far.
+    Journey(Box<Journey>),
     /// As `Publish`, answered with `Verdict`.
     PublishAsk(Arc<Message>, Ticket),
     /// How many local targets a `PublishAsk` had, and whether one had no room.

@@ -12,6 +12,7 @@ use super::effects::{CloseHow, Effects};
 use super::ids::ConnId;
 use super::shard::Shard;
 use crate::boundary::{Event, LogLevel};
+use crate::observe::Stage;
 
 /// A packet body of at least this size is kept as it was received instead of copied.
 const KEEP_BODY_MIN: usize = super::message::SHARED_PAYLOAD_MIN;
@@ -215,8 +216,10 @@ impl Shard {
         let h = p.header;
         let body = &p.packet[usize::from(h.len)..];
         if h.packet_type == PacketType::Publish {
-            return match decode_publish(h, body, version, Role::Server, &rules) {
+            fx.observe.begin();
+            let flow = match decode_publish(h, body, version, Role::Server, &rules) {
                 Ok(publish) => {
+                    fx.observe.mark(Stage::Decode);
                     self.on_publish(id, &publish, p.owned, fx);
                     self.flow(id)
                 }
@@ -225,6 +228,8 @@ impl Shard {
                     Flow::Stop
                 }
             };
+            fx.observe.handled(self.core.id);
+            return flow;
         }
         match decode(h, body, version, Role::Server, &rules) {
             Ok(packet) => {

@@ -22,6 +22,7 @@ use super::shard::Shard;
 use super::slab::NONE;
 use super::subs::FilterId;
 use crate::boundary::Pressure;
+use crate::observe::Stage;
 
 /// Subscribers with this bit are shared groups: the rest is the group's index.
 pub(crate) const GROUP_BIT: u32 = 1 << 31;
@@ -121,6 +122,11 @@ impl Shard {
         }
         if let Err(refusal) = self.check_publish(ci, topic, p) {
             return self.on_refused(ci, p, refusal, fx);
+        }
+        if fx.observe.is_following() {
+            let publisher = &self.core.sessions[self.session_of(ci)].client_id;
+            fx.observe.describe(self.core.id, publisher, topic, p.payload.len());
+            fx.observe.mark(Stage::Authorise);
         }
         self.route_publish(id, topic, p, body, fx);
     }
@@ -432,6 +438,9 @@ impl Shard {
             }
             self.core.counters.messages_forward += 1;
             routed.matched += 1;
+            if let Some(journey) = fx.observe.cross() {
+                fx.send(shard, Mail::Journey(journey));
+            }
             if asks {
                 let ticket = *routed.ticket.get_or_insert_with(|| self.answers.ticket());
                 routed.asked += 1;

@@ -6,7 +6,7 @@ use crate::boundary::Event;
 use crate::observe::{Histograms, MemoryUse, Report};
 
 impl Shard {
-    pub(crate) fn report(&mut self, token: u64, spare: Box<Histograms>, fx: &mut Effects) {
+    pub(crate) fn report(&mut self, spare: Box<Histograms>, fx: &mut Effects) {
         self.core.counters.set_driver(&fx.driver);
         let memory = self.memory(fx);
         let observed = fx.observe.take(spare);
@@ -21,7 +21,7 @@ impl Shard {
             slowest: observed.slowest,
             others: observed.others,
         };
-        fx.events.push(Event::Report { token, report: Box::new(report) });
+        fx.events.push(Event::Report { report: Box::new(report) });
     }
 
     /// Costs no more at a million connections than at none.

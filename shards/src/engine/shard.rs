@@ -261,14 +261,18 @@ impl Shard {
         match mail {
             Mail::Packed(span) => {
                 self.deliver_local(&mut span.unpack(packed), from, fx);
+                fx.observe.handled(self.core.id);
             }
             Mail::Publish(msg) => {
                 let mut out = Outgoing::of(&msg);
                 self.deliver_local(&mut out, from, fx);
+                fx.observe.handled(self.core.id);
             }
+            Mail::Journey(journey) => fx.observe.arrive(journey),
             Mail::PublishAsk(msg, ticket) => {
                 let mut out = Outgoing::of(&msg);
                 let done = self.deliver_local(&mut out, from, fx);
+                fx.observe.handled(self.core.id);
                 let (taken, refused) = (done.taken, done.refused);
                 fx.send(from, Mail::Verdict { ticket, taken, refused });
             }
@@ -331,7 +335,8 @@ impl Shard {
                     fx.events.push(Event::Session { token, session });
                 }
             }
-            Control::Report { token, spare } => self.report(token, spare, fx),
+            Control::Report { spare } => self.report(spare, fx),
+            Control::RecordTurns { token, ms } => fx.observe.record_turns(token, ms),
             Control::Stats { token } => {
                 self.core.counters.set_driver(&fx.driver);
                 fx.events.push(Event::Stats {

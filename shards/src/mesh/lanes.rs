@@ -67,6 +67,8 @@ pub struct Lanes {
     waiting: usize,
     after: VecDeque<(u64, ShardId, Mail)>,
     turn: u64,
+    /// When the mail of this turn is sent.
+    sent: u32,
     full: ShardSet,
     drained: Vec<ShardId>,
     pushed: Vec<ShardId>,
@@ -93,6 +95,7 @@ impl Lanes {
             waiting: 0,
             after: VecDeque::new(),
             turn: 0,
+            sent: 0,
             full: ShardSet::EMPTY,
             drained: Vec::new(),
             pushed: Vec::new(),
@@ -162,12 +165,19 @@ impl Lanes {
     pub fn send_turn(&mut self, fx: &mut Effects) {
         self.turn += 1;
         self.retry();
+        let mails = fx.mail.iter().any(|batch| !batch.is_empty());
+        if mails || !fx.mail_after.is_empty() {
+            self.sent = fx.observe.tick();
+        }
         for ix in 0..fx.mail.len() {
             if !fx.mail[ix].is_empty() {
                 let empty = self.spare.pop().unwrap_or_default();
                 let batch = std::mem::replace(&mut fx.mail[ix], empty);
                 self.counts.mails += batch.len() as u64;
-                self.send(ShardId(ix as u16), Delivery::Batch { from: self.me, batch });
+                self.send(
+                    ShardId(ix as u16),
+                    Delivery::Batch { from: self.me, sent: self.sent, batch },
+                );
             }
         }
         let turn = self.turn;
@@ -300,7 +310,7 @@ impl Lanes {
                 batch.mail.extend(self.after.pop_front().map(|(_, _, mail)| mail));
             }
             let mails = batch.len() as u64;
-            match self.push(to, Delivery::Batch { from: self.me, batch }) {
+            match self.push(to, Delivery::Batch { from: self.me, sent: self.sent, batch }) {
                 Ok(()) => self.counts.mails += mails,
                 Err(Delivery::Batch { batch, .. }) => {
                     self.mark_full(to);

@@ -14,6 +14,8 @@ pub enum Delivery {
     Batch {
         /// The sender.
         from: ShardId,
+        /// When it was sent, in [`Recorder::tick`](crate::observe::Recorder::tick).
+        sent: u32,
         /// At least one mail, in the order sent.
         batch: Batch,
     },

@@ -2,10 +2,13 @@
 
 mod recorder;
 mod report;
+mod sample;
 mod stage;
 mod view;
 
-pub use recorder::{DriverMemory, Observed, Recorder};
+pub use recorder::{
+    Delay, DriverMemory, Followed, Journey, Observed, Recorder, Recording, TurnCounts,
+};
 pub use report::{LoopTimes, MemoryUse, Report, Trace};
 pub use stage::{Histograms, PerTurn, Stage};
 pub use view::{

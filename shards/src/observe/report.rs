@@ -7,7 +7,7 @@ use crate::engine::counters::{Counters, Gauges};
 use crate::engine::ids::ShardId;
 
 /// One message on its way to one subscriber, followed from the socket it came from to the socket it went to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// When it was read, ms since the Unix epoch.
     pub read_unix_ms: u64,

@@ -208,9 +208,13 @@ impl Net {
         let Some(conn) = self.conns.get(id) else { return };
         let ring = usize::from(conn.ring);
         let moved = conn.phase == Phase::Closing && conn.has(flag::SILENT) && conn.cause == MOVED;
+        let followed = conn.has(flag::FOLLOWED);
         if let Some(tx) = conn.take_tx() {
             self.pool.give(tx.current);
             tx.queue.into_iter().for_each(|s| self.pool.give(s));
+        }
+        if followed {
+            self.forget_followed(id);
         }
         self.conns.free(id);
         self.ring_addr(ring).release();

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::probe::{Degradation, Feature};
+use crate::observe::Delay;
 
 /// Connections that may wait in the backlog and still be accepted after a ring is found full: the
 /// table of a ring is larger than its capacity by this. See `accept.rs`.
@@ -111,6 +112,9 @@ pub struct NodeConfig {
     pub control_queue: usize,
     /// Events for the control plane that wait, of all shards together; more are dropped and counted.
     pub event_queue: usize,
+    /// Whether shards take notes of their work ([`observe`](crate::observe)), and for tests what is to take
+    /// longer. `None`: they do not.
+    pub recording: Option<Option<Delay>>,
     /// Do not use these, as on an older kernel. For tests and for finding faults.
     pub disable: Vec<Feature>,
 }
@@ -139,6 +143,7 @@ impl NodeConfig {
             mailbox_batches: 1024,
             control_queue: 256,
             event_queue: 4096,
+            recording: Some(None),
             disable: Vec::new(),
         }
     }

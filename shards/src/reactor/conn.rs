@@ -53,6 +53,10 @@ pub(super) mod flag {
     pub(in crate::reactor) const DIRTY: u16 = 1 << 7;
     /// In the list of connections to arm a receive for.
     pub(in crate::reactor) const TO_ARM: u16 = 1 << 8;
+    /// Some of what is pending is followed: see [`follow`](crate::reactor::follow).
+    pub(in crate::reactor) const FOLLOWED: u16 = 1 << 9;
+    /// The send in flight does not end the shard's sleep.
+    pub(in crate::reactor) const QUIET: u16 = 1 << 10;
 }
 
 /// [`Conn::cause`]: the machine closed it.
@@ -128,9 +132,9 @@ impl Conn {
     }
 
     /// The first segment to send.
-    pub(super) fn set_tx(&mut self, current: Segment) {
+    pub(super) fn set_tx(&mut self, current: Segment, now_ns: u64) {
         debug_assert!(self.held.is_none());
-        let tx = Tx { current, at: 0, queue: VecDeque::new() };
+        let tx = Tx { current, at: 0, since_ns: now_ns, sent_ns: 0, queue: VecDeque::new() };
         self.held = Some(Box::new(Held::Tx(tx)));
     }
 
@@ -212,10 +216,27 @@ pub(super) struct Tx {
     pub current: Segment,
     /// Bytes of `current` that are sent.
     pub at: usize,
+    /// When the oldest byte that no send was started for was written, in the clock of turns, ns.
+    pub since_ns: u64,
+    /// When the send in flight was started, ns.
+    pub sent_ns: u64,
     pub queue: VecDeque<Segment>,
 }
 
 impl Tx {
+    /// Bytes that the socket has not taken.
+    pub(super) fn pending(&self) -> usize {
+        let waiting: usize = self.queue.iter().map(|s| s.as_slice().len()).sum();
+        self.current.as_slice().len() - self.at + waiting
+    }
+
+    /// Something is to be written behind what is there.
+    pub(super) fn note_write(&mut self, sending: bool, now_ns: u64) {
+        if sending && self.queue.is_empty() {
+            self.since_ns = now_ns;
+        }
+    }
+
     /// Appends a copy, to the last waiting segment if it has room.
     pub(super) fn append(&mut self, bytes: &[u8], sending: bool, pool: &mut Pool) {
         let last = match self.queue.back_mut() {
@@ -246,6 +267,11 @@ impl Pool {
         self.bytes -= buffer.capacity();
         buffer.extend_from_slice(bytes);
         buffer
+    }
+
+    /// Bytes of the buffers kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes a segment back.
@@ -336,6 +362,11 @@ impl Conns {
         conn.held = None;
         self.live -= 1;
         self.free.push(id.index);
+    }
+
+    /// Bytes of the slab; what its connections hold apart is not among them.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<Conn>()
     }
 
     /// Entries in use.

@@ -11,6 +11,7 @@ use super::token::{self, Kind};
 use crate::engine::Machine;
 use crate::engine::ids::ConnId;
 use crate::engine::input::Input;
+use crate::observe::Stage;
 
 /// Most bytes of one send. Above it a slow peer's `Sent` would come too rarely to account with.
 const SEND_MAX: usize = 1 << 20;
@@ -56,7 +57,8 @@ impl<M: Machine> NetTask<M> {
     pub(super) fn on_send(&mut self, id: ConnId, result: i32) {
         let net = &mut self.net;
         let Some(conn) = net.conns.get(id) else { return };
-        conn.clear(flag::SEND);
+        let (quiet, followed) = (conn.has(flag::QUIET), conn.has(flag::FOLLOWED));
+        conn.clear(flag::SEND | flag::QUIET);
         if result < 0 {
             return match -result {
                 libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => net.want_send(id),
@@ -64,6 +66,11 @@ impl<M: Machine> NetTask<M> {
             };
         }
         let Some(tx) = conn.tx_mut() else { unreachable!("a send has something to send") };
+        // A completion that the shard slept through may have been there for long.
+        let seen_ns = (!quiet || tx.sent_ns > net.slept_quiet_ns).then_some(net.now.mono_ns);
+        if let Some(now_ns) = seen_ns {
+            self.fx.observe.record(Stage::Send, now_ns.saturating_sub(tx.sent_ns));
+        }
         tx.at += result as usize;
         if tx.at == tx.current.as_slice().len() {
             tx.at = 0;
@@ -78,6 +85,10 @@ impl<M: Machine> NetTask<M> {
         }
         net.shared.stats(net.me).bytes_sent.add(result as u64);
         let phase = conn.phase;
+        if followed {
+            net.followed_bytes_sent(id, result as usize, seen_ns, &mut self.fx.observe);
+        }
+        let Some(conn) = net.conns.get(id) else { return };
         if conn.tx().is_some() {
             net.want_send(id);
         } else if phase == Phase::Flushing {
@@ -237,12 +248,15 @@ impl Net {
         if bytes.is_empty() {
             return true;
         }
-        let sending = conn.has(flag::SEND);
+        let (sending, now_ns) = (conn.has(flag::SEND), self.now.mono_ns);
         match conn.tx_mut() {
-            Some(tx) => tx.append(bytes, sending, &mut self.pool),
+            Some(tx) => {
+                tx.note_write(sending, now_ns);
+                tx.append(bytes, sending, &mut self.pool);
+            }
             None => {
                 let current = Segment::Own(self.pool.filled(bytes));
-                conn.set_tx(current);
+                conn.set_tx(current, now_ns);
             }
         }
         self.want_send(id);
@@ -250,14 +264,19 @@ impl Net {
     }
 
     pub(super) fn write_shared(&mut self, id: ConnId, bytes: &Bytes) -> bool {
+        let now_ns = self.now.mono_ns;
         let Some(conn) = self.open_conn(id) else { return false };
         if bytes.is_empty() {
             return true;
         }
         let segment = Segment::Shared(bytes.clone());
+        let sending = conn.has(flag::SEND);
         match conn.tx_mut() {
-            Some(tx) => tx.queue.push_back(segment),
-            None => conn.set_tx(segment),
+            Some(tx) => {
+                tx.note_write(sending, now_ns);
+                tx.queue.push_back(segment);
+            }
+            None => conn.set_tx(segment, now_ns),
         }
         self.want_send(id);
         true
@@ -273,31 +292,41 @@ impl Net {
         }
     }
 
-    pub(super) fn start_send(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
+    /// Starts the send of what is pending; `now_ns` is the time. How long the oldest of it waited for that,
+    /// if a send was started.
+    pub(super) fn start_send(&mut self, id: ConnId, now_ns: u64) -> Option<u64> {
+        let conn = self.conns.get(id)?;
         conn.clear(flag::DIRTY);
         if conn.has(flag::SEND) || !matches!(conn.phase, Phase::Open | Phase::Flushing) {
-            return;
+            return None;
         }
-        let Some(tx) = conn.tx() else { return };
+        let (followed, slot) = (conn.has(flag::FOLLOWED), conn.slot);
+        let tx = conn.tx_mut()?;
+        let waited_ns = now_ns.saturating_sub(tx.since_ns);
+        // What waits behind it has waited since then, too, as far as anybody knows.
+        (tx.sent_ns, tx.since_ns) = (now_ns, now_ns);
         let left = &tx.current.as_slice()[tx.at..];
+        let bytes = left.len().min(SEND_MAX);
         let quiet = tx.queue.is_empty() && left.len() <= QUIET_SEND_BYTES_MAX;
-        let entry = opcode::Send::new(
-            types::Fixed(conn.slot),
-            left.as_ptr(),
-            left.len().min(SEND_MAX) as u32,
-        )
-        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-        .build()
-        .user_data(token::of_conn(Kind::Send, id));
+        let entry = opcode::Send::new(types::Fixed(slot), left.as_ptr(), bytes as u32)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .user_data(token::of_conn(Kind::Send, id));
         conn.set(flag::SEND);
         let ring = conn.ring;
-        let quiet = ring == 0 && conn.phase == Phase::Open && quiet;
+        let mut quiet = ring == 0 && conn.phase == Phase::Open && quiet;
+        if followed {
+            quiet &= !self.followed_send_starts(id, bytes, now_ns);
+        }
+        if quiet && let Some(conn) = self.conns.get(id) {
+            conn.set(flag::QUIET);
+        }
         self.quiet_sends += u32::from(quiet);
-        self.shared.stats(self.me).sends.inc();
+        self.sends += 1;
         // SAFETY: `tx.current` neither changes nor goes away while SEND is set: it is replaced in
         // `on_send` only, and the entry of a connection is freed only when it is quiet.
         unsafe { self.submit(ring, entry) }
+        Some(waited_ns)
     }
 
     /// The peers that sent FIN in this turn: what the machine answered to their last words is sent.

@@ -9,9 +9,11 @@
 mod accept;
 mod background;
 mod children;
+mod clock;
 mod close;
 mod config;
 mod conn;
+mod follow;
 mod handover;
 mod io;
 mod keeper;
@@ -22,8 +24,10 @@ mod probe;
 mod ring;
 mod shard;
 mod shared;
+mod stack;
 mod stats;
 mod token;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +37,7 @@ pub use config::{KernelReport, ListenerConfig, NodeConfig, ShardPlacement, Start
 pub use keeper::Keeper;
 pub use probe::{Degradation, Feature};
 pub use stats::StatsSnapshot;
+pub use watch::Lookout;
 
 use crate::boundary::{Control, Event};
 use crate::engine::Machine;
@@ -63,8 +68,9 @@ where
     let probed: Arc<[bool]> =
         config.listeners.iter().map(|l| !probe_all && l.keepalive_idle_s.is_some()).collect();
     let (sockets, local_addrs) = listen::open_all(&config.listeners, shards, probe_all)?;
-    let shared = Shared::new(shards, config.mailbox_batches, config.max_connections)
-        .map_err(|source| StartError::Shard { shard: 0, what: "eventfd", source })?;
+    let shared =
+        Shared::new(shards, config.mailbox_batches, config.max_connections, config.recording)
+            .map_err(|source| StartError::Shard { shard: 0, what: "eventfd", source })?;
     let shared = Arc::new(shared);
     let (event_sender, events) = flume::bounded(config.event_queue.max(1));
     let (report, reports) = flume::bounded(shards);
@@ -167,6 +173,12 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> Vec<StatsSnapshot> {
         self.shared.shards.iter().map(|s| s.stats.snapshot()).collect()
+    }
+
+    /// For looking at the shards from other threads.
+    #[must_use]
+    pub fn lookout(&self) -> Lookout {
+        Lookout::new(Arc::clone(&self.shared))
     }
 
     /// Takes no new connections from now on: the listening sockets refuse them. For good.

@@ -13,6 +13,7 @@ use super::accept::Acceptor;
 use super::background;
 use super::children::Children;
 use super::conn::{Conn, Conns, Phase, Pool};
+use super::follow::Follow;
 use super::probe::{Feature, Features};
 use super::ring::Ring;
 use super::shared::{Shared, Stage};
@@ -24,6 +25,7 @@ use crate::engine::effects::{Effects, Op};
 use crate::engine::ids::{ConnId, Now, ShardId};
 use crate::engine::input::Input;
 use crate::mesh::{Delivery, Lanes};
+use crate::observe::{DriverMemory, Stage as Part, TurnCounts};
 
 /// Completions handled in one turn, of all rings. Bounds the time that a mail waits behind sockets.
 const TURN_COMPLETIONS_MAX: usize = 1024;
@@ -50,6 +52,8 @@ pub(super) const QUIET_SEND_BYTES_MAX: usize = 512;
 const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(10);
 /// Sleep while mail waits for room at a peer: nobody tells the sender of room.
 const SLEEP_WITH_FULL_LANE: Duration = Duration::from_micros(500);
+/// How old the wall clock's distance from the monotonic clock may be: only people read it.
+const WALL_CLOCK_NS: u64 = 100_000_000;
 /// Longest sleep of an idle shard: everything that can happen wakes it, so this only bounds the
 /// damage of a mistake.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -72,9 +76,16 @@ pub(super) struct Net {
     pub fins: Vec<ConnId>,
     /// Small sends started on the main ring since it was last entered, whose end nobody waits for.
     pub quiet_sends: u32,
+    /// When the shard last began to sleep through the completions of such sends, ns.
+    pub slept_quiet_ns: u64,
+    /// Sends started.
+    pub sends: u64,
+    pub follow: Follow,
     /// Closing connections, by deadline (all have the same patience).
     pub closing: VecDeque<(u64, ConnId)>,
     pub now: Now,
+    /// Wall clock less monotonic clock, ms, and until when to believe it, ns.
+    unix_offset: (u64, u64),
     children: Children,
     pub stage: Stage,
     stop_deadline_ms: u64,
@@ -92,6 +103,10 @@ pub(super) struct NetTask<M> {
     busy_wait: Duration,
     /// When something was last to be done.
     busy_ns: u64,
+    /// When the last turn ended.
+    ended_ns: u64,
+    /// Whether the system call after it could sleep.
+    slept: bool,
 }
 
 impl<M: Machine> NetTask<M> {
@@ -103,16 +118,20 @@ impl<M: Machine> NetTask<M> {
         busy_wait: Duration,
     ) -> Self {
         let shards = net.shared.shards.len();
+        let mut fx = Effects::new(shards);
+        fx.observe.start(net.shared.recording);
         Self {
             net,
             machine,
-            fx: Effects::new(shards),
+            fx,
             control,
             events,
             reaped: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             fed: false,
             busy_wait,
             busy_ns: 0,
+            ended_ns: 0,
+            slept: false,
         }
     }
 
@@ -142,7 +161,13 @@ impl<M: Machine> NetTask<M> {
 
     /// One turn: all that happened, in; all that is to be done, out.
     fn turn(&mut self) {
+        let before_ns = self.net.now.mono_ns;
         self.net.read_clock();
+        let Now { mono_ns: now_ns, unix_ms } = self.net.now;
+        self.net.shared.heartbeat(self.net.me, now_ns);
+        self.fx.observe.start_turn(now_ns, unix_ms, self.slept);
+        self.fx.observe.looked(now_ns, self.slept, before_ns);
+        let sends_before = self.net.sends;
         self.fed = false;
         let mut handled = 0;
         handled += self.reap(0, TURN_COMPLETIONS_MAX);
@@ -152,7 +177,8 @@ impl<M: Machine> NetTask<M> {
             handled += self.reap(ring, TURN_COMPLETIONS_MAX - handled);
         }
         self.net.children.rotate();
-        self.take_deliveries();
+        self.fx.observe.part(0);
+        let mails = self.take_deliveries();
         self.take_controls();
         while let Some(peer) = self.net.lanes.pop_drained() {
             self.feed(Input::LaneDrained { peer });
@@ -160,15 +186,42 @@ impl<M: Machine> NetTask<M> {
         if self.machine.deadline_ms() <= self.net.now.mono_ms() {
             self.feed(Input::Tick);
         }
+        self.fx.observe.part(1);
         if self.fed {
             self.feed(Input::TurnEnd);
             self.busy_ns = self.net.now.mono_ns;
             self.net.shared.stats(self.net.me).turns.inc();
         }
         self.send_and_perform();
-        self.net.finish_turn();
+        self.finish_turn();
+        let sends = self.net.sends - sends_before;
+        let counts = TurnCounts { completions: handled as u64, mails, sends };
+        self.ended_ns = self.fx.observe.end_turn(self.net.me, self.fed, counts);
+        if let Some((token, spans)) = self.fx.observe.turns_recorded(self.ended_ns) {
+            self.fx.events.push(Event::Turns { shard: self.net.me, token, spans });
+        }
         self.send_out();
         self.net.publish_gauges();
+    }
+
+    /// What follows the operations of a turn: FINs, sends, receives, deadlines, accepts.
+    fn finish_turn(&mut self) {
+        let net = &mut self.net;
+        net.follow_written(&mut self.fx.observe);
+        net.take_fins();
+        net.expire_closing();
+        if !net.dirty.is_empty() {
+            self.fx.observe.spin(Part::Coalesce);
+            let now_ns = self.fx.observe.clock().max(net.now.mono_ns);
+            while let Some(id) = net.dirty.pop() {
+                if let Some(waited_ns) = net.start_send(id, now_ns) {
+                    self.fx.observe.record(Part::Coalesce, waited_ns);
+                }
+            }
+            self.fx.observe.spin(Part::Send);
+        }
+        net.arm_recvs();
+        net.drive_accepts();
     }
 
     /// Gives one input to the machine.
@@ -232,10 +285,16 @@ impl<M: Machine> NetTask<M> {
         }
     }
 
-    fn take_deliveries(&mut self) {
+    /// How many mails there were.
+    fn take_deliveries(&mut self) -> u64 {
+        let mut mails = 0;
+        let mut taken = None;
         for _ in 0..TURN_DELIVERIES_MAX {
             match self.net.lanes.pop() {
-                Some(Delivery::Batch { from, mut batch }) => {
+                Some(Delivery::Batch { from, sent, mut batch }) => {
+                    let taken = *taken.get_or_insert_with(|| self.fx.observe.tick());
+                    self.fx.observe.crossed(sent, taken);
+                    mails += batch.len() as u64;
                     self.net.shared.stats(self.net.me).mails_received.add(batch.len() as u64);
                     for mail in batch.mail.drain(..) {
                         self.feed(Input::Mail { from, mail, packed: &batch.packed });
@@ -246,14 +305,18 @@ impl<M: Machine> NetTask<M> {
                     let conn = self.net.arrive(ring, slot, parcel.peer.listener);
                     self.feed(Input::Arrived { conn, parcel });
                 }
-                None => return,
+                None => break,
             }
         }
+        mails
     }
 
     fn take_controls(&mut self) {
         for _ in 0..TURN_CONTROLS_MAX {
             let Ok(control) = self.control.try_recv() else { return };
+            if matches!(control, Control::Report { .. }) {
+                self.fx.observe.driver_memory = self.net.memory();
+            }
             self.feed(Input::Control(control));
         }
     }
@@ -286,13 +349,16 @@ impl<M: Machine> NetTask<M> {
     /// missed for [`SLEEP_AFTER_SENDS`] at most.
     fn sleep_or_submit(&mut self) -> io::Result<()> {
         let sends = std::mem::take(&mut self.net.quiet_sends);
+        self.slept = false;
         if self.net.rings[0].is_busy() {
             return self.net.rings[0].enter_again();
         }
         if self.net.now.mono_ns - self.busy_ns < self.busy_wait.as_nanos() as u64 {
             return self.net.rings[0].enter_again();
         }
-        let timeout = self.net.sleep_time(self.machine.deadline_ms());
+        let until_ns = self.fx.observe.turns_until_ns();
+        let deadline_ms = self.machine.deadline_ms().min(until_ns.div_ceil(1_000_000));
+        let timeout = self.net.sleep_time(deadline_ms);
         self.net.lanes.announce_sleep();
         let idle = self.net.lanes.mailbox().is_empty()
             && self.control.is_empty()
@@ -300,8 +366,11 @@ impl<M: Machine> NetTask<M> {
             && self.net.stage == self.net.shared.stage()
             && !self.net.has_work()?;
         let entered = if idle && !timeout.is_zero() {
+            self.slept = true;
+            self.net.shared.heartbeat(self.net.me, 0);
             match sends {
                 1..=QUIET_SENDS_MAX => {
+                    self.net.slept_quiet_ns = self.ended_ns;
                     self.net.rings[0].enter(1 + sends, timeout.min(SLEEP_AFTER_SENDS))
                 }
                 _ => self.net.rings[0].enter(1, timeout),
@@ -336,8 +405,12 @@ impl Net {
             to_arm: Vec::new(),
             fins: Vec::new(),
             quiet_sends: 0,
+            slept_quiet_ns: 0,
+            sends: 0,
+            follow: Follow::default(),
             closing: VecDeque::new(),
             now: Now::default(),
+            unix_offset: (0, 0),
             children,
             stage: Stage::Running,
             stop_deadline_ms: u64::MAX,
@@ -355,11 +428,14 @@ impl Net {
     }
 
     fn read_clock(&mut self) {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.now = Now {
-            mono_ns: self.shared.origin.elapsed().as_nanos() as u64,
-            unix_ms: unix.as_millis() as u64,
-        };
+        let mono_ns = self.shared.now_ns();
+        let mono_ms = mono_ns / 1_000_000;
+        if mono_ns >= self.unix_offset.1 {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.unix_offset =
+                ((unix.as_millis() as u64).wrapping_sub(mono_ms), mono_ns + WALL_CLOCK_NS);
+        }
+        self.now = Now { mono_ns, unix_ms: self.unix_offset.0.wrapping_add(mono_ms) };
     }
 
     /// Queues a submission on a ring.
@@ -397,17 +473,6 @@ impl Net {
     /// The connection, if the machine still knows it.
     pub(super) fn open_conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get(id).filter(|c| c.phase == Phase::Open)
-    }
-
-    /// What follows the operations of a turn: FINs, sends, receives, deadlines, accepts.
-    fn finish_turn(&mut self) {
-        self.take_fins();
-        self.expire_closing();
-        while let Some(id) = self.dirty.pop() {
-            self.start_send(id);
-        }
-        self.arm_recvs();
-        self.drive_accepts();
     }
 
     fn send_mail(&mut self, fx: &mut Effects) {
@@ -513,10 +578,20 @@ impl Net {
         }
     }
 
+    /// What the machine does not know of.
+    fn memory(&self) -> DriverMemory {
+        let rings: u64 = self.rings.iter().map(Ring::buffer_bytes).sum();
+        DriverMemory {
+            connections: self.conns.bytes() as u64,
+            buffers: rings + self.pool.bytes() as u64,
+        }
+    }
+
     fn publish_gauges(&mut self) {
         let lanes = self.lanes.counts();
         let stats = self.shared.stats(self.me);
         stats.connections.set(self.conns.live() as u64);
+        stats.sends.set(self.sends);
         stats.mails_sent.set(lanes.mails);
         stats.batches_sent.set(lanes.batches);
         stats.wakes_sent.set(lanes.wakes);

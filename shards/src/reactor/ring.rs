@@ -323,6 +323,11 @@ impl Ring {
         self.buffers.give(id);
     }
 
+    /// Bytes of its receive buffers.
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        u64::from(self.buffers.count) * u64::from(self.buffers.bytes)
+    }
+
     /// Lets the kernel see the recycled buffers.
     pub(super) fn publish_buffers(&mut self) {
         self.buffers.publish();

@@ -110,6 +110,7 @@ impl ShardThread {
                 return Ok(());
             }
         };
+        shared.set_thread(me);
         let _alive = shared.live();
         let task = NetTask::new(net, factory(me), controls, events, sizes.busy_wait);
         drop(report.send(Ok(())));

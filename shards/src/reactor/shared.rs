@@ -2,14 +2,15 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
+use super::clock::monotonic_ns;
 use super::ring::RingAddr;
 use super::stats::ShardStats;
 use crate::engine::ids::ShardId;
 use crate::mesh::Mailbox;
+use crate::observe::{Delay, Recording};
 
 /// How far the node is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,9 @@ pub(super) enum Stage {
 
 /// Lives on: the node.
 pub(super) struct Shared {
-    pub origin: Instant,
+    pub origin_ns: u64,
+    /// How shards take notes, if they do.
+    pub recording: Option<Recording>,
     pub mailboxes: Arc<[Mailbox]>,
     pub shards: Vec<PerShard>,
     /// Connections of the node, and the most there may be.
@@ -57,6 +60,10 @@ pub(super) struct PerShard {
     /// Set by the shard before any shard runs its first turn.
     pub rings: OnceLock<Vec<Arc<RingAddr>>>,
     pub stats: ShardStats,
+    /// When its present turn began, ns; 0 = it sleeps, or may.
+    turn_since_ns: AtomicU64,
+    /// Its kernel thread; 0 before it runs.
+    tid: AtomicI32,
     wake: OwnedFd,
 }
 
@@ -65,18 +72,23 @@ impl Shared {
         shards: usize,
         mailbox_batches: usize,
         max_connections: u32,
+        recording: Option<Option<Delay>>,
     ) -> io::Result<Self> {
+        let origin_ns = monotonic_ns();
         let per_shard = (0..shards)
             .map(|_| {
                 Ok(PerShard {
                     rings: OnceLock::new(),
                     stats: ShardStats::default(),
+                    turn_since_ns: AtomicU64::new(0),
+                    tid: AtomicI32::new(0),
                     wake: eventfd()?,
                 })
             })
             .collect::<io::Result<_>>()?;
         Ok(Self {
-            origin: Instant::now(),
+            origin_ns,
+            recording: recording.map(|delay| Recording { clock: monotonic_ns, origin_ns, delay }),
             mailboxes: (0..shards).map(|_| Mailbox::new(mailbox_batches)).collect(),
             shards: per_shard,
             connections: AtomicI64::new(0),
@@ -84,6 +96,36 @@ impl Shared {
             stage: AtomicU8::new(Stage::Running as u8),
             alive: AtomicUsize::new(0),
         })
+    }
+
+    /// Monotonic time since the node began, ns.
+    pub(super) fn now_ns(&self) -> u64 {
+        monotonic_ns() - self.origin_ns
+    }
+
+    /// A shard begins a turn, or (0) goes to sleep.
+    pub(super) fn heartbeat(&self, shard: ShardId, turn_ns: u64) {
+        self.shards[shard.index()].turn_since_ns.store(turn_ns, Ordering::Relaxed);
+    }
+
+    /// When a shard's turn began, ns, or the one before the system call it is in; `None` = it sleeps.
+    pub(super) fn turn_since_ns(&self, shard: ShardId) -> Option<u64> {
+        match self.shards[shard.index()].turn_since_ns.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(since),
+        }
+    }
+
+    /// The calling thread is that of a shard.
+    pub(super) fn set_thread(&self, shard: ShardId) {
+        // SAFETY: no memory involved.
+        let tid = unsafe { libc::gettid() };
+        self.shards[shard.index()].tid.store(tid, Ordering::Relaxed);
+    }
+
+    /// A shard's kernel thread; 0 before it runs.
+    pub(super) fn thread(&self, shard: ShardId) -> i32 {
+        self.shards[shard.index()].tid.load(Ordering::Relaxed)
     }
 
     pub(super) fn stats(&self, shard: ShardId) -> &ShardStats {

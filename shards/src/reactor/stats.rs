@@ -14,6 +14,13 @@ macro_rules! stats {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct StatsSnapshot { $($(#[$doc])* pub $name: u64,)* }
 
+        impl StatsSnapshot {
+            /// All, by name.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
         impl ShardStats {
             pub(super) fn snapshot(&self) -> StatsSnapshot {
                 StatsSnapshot { $($name: self.$name.get(),)* }

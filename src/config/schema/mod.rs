@@ -7,6 +7,7 @@ mod limits;
 mod listener;
 mod mqtt;
 mod node;
+mod observe;
 
 pub use admin::{Admin, MetricsListen};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
@@ -16,3 +17,4 @@ pub use mqtt::{
     Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};
+pub use observe::{DelayStage, Observe};
