@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use ringmain_control::Running;
+
 use crate::config::{Config, Sources};
-use crate::doctor;
 use crate::logging::Logging;
 use crate::plane::{DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
+use crate::{admin, doctor};
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,9 @@ pub enum BootError {
     /// Signals cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
+    /// The control plane says why.
+    #[error("cannot start: {0}")]
+    Control(#[from] ringmain_control::Error),
     /// The data plane says why.
     #[error("cannot start: {0}")]
     Plane(String),
@@ -42,9 +47,14 @@ pub fn run(
     for problem in doctor::preflight(config.limits.max_connections.into()) {
         tracing::warn!("{problem} (ringmain doctor)");
     }
+    // Opened first: if it cannot be, no client has been served yet.
+    let opened = admin::open(&config)?;
     let config = Arc::new(config);
     let plane = start(Arc::clone(&config), notifier).map_err(BootError::Plane)?;
-    Ok(Root { config, sources, logging, plane, deadline: None }.run(&events))
+    let control = opened.serve(plane.questions())?;
+    admin::say(&control);
+    let control = Some(control);
+    Ok(Root { config, sources, logging, plane, control, deadline: None }.run(&events))
 }
 
 /// The root's state while the broker runs.
@@ -53,6 +63,8 @@ struct Root<'a> {
     sources: &'a Sources,
     logging: &'a Logging,
     plane: Box<dyn DataPlane>,
+    /// `None` in tests.
+    control: Option<Running>,
     /// When the process ends though shards are still at work; `None` before a signal to stop.
     deadline: Option<Instant>,
 }
@@ -87,6 +99,7 @@ impl Root<'_> {
                     tracing::info!(%address, "listening");
                 }
                 self.hint();
+                self.set_listening(true);
                 self.logging.ready();
                 None
             }
@@ -103,6 +116,7 @@ impl Root<'_> {
                 let grace = Duration::from_millis(self.config.node.shutdown_grace_ms);
                 tracing::info!(grace_ms = self.config.node.shutdown_grace_ms, "shutting down");
                 self.deadline = Some(Instant::now() + grace);
+                self.set_listening(false);
                 self.plane.shut_down(grace);
                 None
             }
@@ -122,6 +136,13 @@ impl Root<'_> {
                 tracing::error!("{reason}");
                 Some(ExitCode::FAILURE)
             }
+        }
+    }
+
+    /// What `/ready` says.
+    fn set_listening(&self, listening: bool) {
+        if let Some(control) = &self.control {
+            control.set_listening(listening);
         }
     }
 

@@ -59,6 +59,7 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         sources: &sources,
         logging: &logging,
         plane: Box::new(plane),
+        control: None,
         deadline: None,
     };
     for text in texts.iter().skip(1) {

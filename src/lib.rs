@@ -1,5 +1,6 @@
 //! The broker: command line, configuration, boot and shutdown around the data plane.
 
+mod admin;
 pub mod boot;
 pub mod cli;
 pub mod config;

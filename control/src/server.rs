@@ -79,7 +79,7 @@ pub enum Error {
     Socket(String),
     /// The address is not to be had.
     #[error("cannot listen on {0} for metrics: {1} (admin.metrics_listen)")]
-    Metrics(SocketAddr, io::Error),
+    Metrics(SocketAddr, String),
     /// The operating system refuses a thread, or what it needs.
     #[error("cannot start the control plane: {0}")]
     Thread(#[from] io::Error),
@@ -109,7 +109,7 @@ pub fn open(config: &Config) -> Result<Opened, Error> {
     let metrics = match &config.metrics {
         None => None,
         Some(place) => {
-            let listener = listen(place.at).map_err(|e| Error::Metrics(place.at, e));
+            let listener = listen(place.at).map_err(|e| Error::Metrics(place.at, why(&e)));
             optional(listener, place.required)?
         }
     };
@@ -120,6 +120,15 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(at)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// In the words of the listeners. "Already in use" holds `ready`, which those who start brokers look for.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this host does not have the address".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn optional<T>(opened: Result<T, Error>, required: bool) -> Result<Option<T>, Error> {

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use ringmain_shards::reactor::StatsSnapshot;
+
 use super::*;
 use crate::fake;
 
@@ -112,6 +114,8 @@ fn every_counter_of_sys_is_a_metric_and_every_metric_says_what_it_is() {
         assert!(help.ends_with('.') && help.len() > 5, "{name} needs a sentence in help.rs");
         assert_ne!(name, "ringmain_unnamed", "a gauge without a name in help.rs");
     }
+    let ring: BTreeSet<&str> = StatsSnapshot::default().all().map(|(name, _)| name).collect();
+    assert_eq!(ring, ring_names().collect(), "help.rs and the reactor's counters");
     let paths: BTreeSet<&str> = counters.metrics().map(|(path, _)| path).collect();
     for (path, _) in help::COUNTERS {
         assert!(paths.contains(path), "{path} is no counter any more: take it out of help.rs");

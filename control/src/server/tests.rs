@@ -272,7 +272,8 @@ fn what_is_required_and_taken_is_an_error_and_what_is_not_is_left_out() {
     let taken = bench.running.metrics().expect("an address");
     let at = |required| Config { socket: None, metrics: Some(Place { at: taken, required }) };
     let error = open(&at(true)).expect_err("it is taken").to_string();
-    assert!(error.starts_with(&format!("cannot listen on {taken} for metrics: ")), "{error}");
+    let expected = format!("cannot listen on {taken} for metrics: the address is in use");
+    assert!(error.starts_with(&expected), "{error}");
     assert!(open(&at(false)).expect("goes on without").metrics.is_none());
     let mut config = config(&bench.folder);
     let error = open(&config).expect_err("a broker listens").to_string();
