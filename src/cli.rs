@@ -142,12 +142,14 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// Runs a command that asks a running broker, at its socket.
 fn observe<T: Args>(before: Options, o: Observing<T>, run: observe::Run<T>) -> ExitCode {
-    let socket = match o.socket {
-        Some(path) => path,
-        None => match before.then(o.options).sources().load() {
-            Ok(config) => observe::socket(&config),
-            Err(errors) => return wrong(&errors),
-        },
+    let configured = || before.then(o.options).sources().load().map(|c| observe::socket(&c));
+    let socket = match o.socket.map_or_else(configured, |path| Ok(Some(path))) {
+        Ok(Some(socket)) => socket,
+        Ok(None) => {
+            eprintln!("the configuration has no admin socket: set admin.socket, or give --socket");
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(errors) => return wrong(&errors),
     };
     run(&Client::new(&socket), &o.what)
 }

@@ -30,7 +30,7 @@ pub enum ClientError {
     /// There is no such socket.
     #[error(
         "there is no admin socket {path}: is the broker running, and is this its socket? \
-         (--socket PATH, or --config FILE with the broker's configuration; [admin] may be off there)"
+         (--socket PATH, or --config FILE with the broker's configuration)"
     )]
     NoSocket {
         /// Where it should be.

@@ -21,9 +21,10 @@ pub(crate) use top::{Top, run as top};
 
 use crate::config::Config;
 
-/// The admin socket of a broker with this configuration.
-pub(crate) fn socket(config: &Config) -> PathBuf {
-    config.node.data_dir.join("admin.sock")
+/// The admin socket of a broker with this configuration; `None` if it has none.
+pub(crate) fn socket(config: &Config) -> Option<PathBuf> {
+    let socket = &config.admin.socket;
+    (!socket.is_empty()).then(|| config.node.data_dir.join(socket))
 }
 
 /// Writes to standard output; false if nobody reads it any more.
