@@ -9,6 +9,7 @@ mod keep_alive;
 mod lat_open_loop;
 mod million;
 mod mqttbs;
+mod observe;
 mod p2p;
 mod retained;
 mod routes;
@@ -45,6 +46,7 @@ pub(crate) const REGISTRY: &[&dyn Scenario] = &[
     &retained::Retained1M,
     &slow::Slow50Of1000,
     &shards::Shards,
+    &observe::Observe,
     &composite::SHORT,
     &composite::CHURN,
     &million::Million,

@@ -28,7 +28,8 @@ impl Shard {
     fn memory(&self, fx: &Effects) -> MemoryUse {
         let core = &self.core;
         let driver = fx.observe.driver_memory;
-        let subscriptions = self.subs.bytes() + core.memberships.bytes() + self.routes.bytes();
+        let subscriptions =
+            self.subs.estimated_bytes() + core.memberships.bytes() + self.routes.bytes();
         MemoryUse {
             connections: (core.conns.bytes() + core.wheel.bytes()) as u64 + driver.connections,
             sessions: (core.sessions.bytes() + core.registry.allocation_size()) as u64,

@@ -31,6 +31,11 @@ pub enum Delivery {
     },
 }
 
+const _: () = assert!(
+    size_of::<Delivery>() + size_of::<usize>() <= 64,
+    "a slot of the queue is one cache line"
+);
+
 /// Lives on: the node; any shard pushes, its owner pops.
 ///
 /// Invariant: one queue, so deliveries come out in the one order in which they went in.

@@ -9,6 +9,7 @@ use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
 use ringmain_shards::engine::mail::Parcel;
+use ringmain_shards::observe::Recording;
 
 use super::net::{ClientEnd, NetId, Place};
 use super::{Seen, World};
@@ -66,9 +67,12 @@ enum Ready {
 
 impl<M: Machine> Shard<M> {
     pub(super) fn new(machine: M, shards: usize) -> Self {
+        let mut fx = Effects::new(shards);
+        // Notes change nothing: so they are taken here as well.
+        fx.observe.start(Some(Recording { clock: || 0, origin_ns: 0, delay: None }));
         Self {
             machine,
-            fx: Effects::new(shards),
+            fx,
             phase: Phase::Idle,
             turn: 0,
             birth: 0,
@@ -144,6 +148,10 @@ impl<M: Machine> World<M> {
                 }
             }
             Phase::Mailing { now } => {
+                let observe = &mut self.shards[s].fx.observe;
+                for followed in observe.take_written().into_iter().flatten() {
+                    observe.sent(followed);
+                }
                 self.send_mail(s);
                 self.shards[s].phase = Phase::Writing { now };
             }

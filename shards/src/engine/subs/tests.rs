@@ -57,6 +57,21 @@ fn a_second_subscription_of_a_session_to_a_filter_replaces_the_first() {
 }
 
 #[test]
+fn the_estimate_of_memory_is_near_what_counting_says() {
+    for (filters, each) in [(50_000, 1), (10_000, 2), (2_000, 20), (10, 10_000)] {
+        let mut index = SubIndex::new(1);
+        for f in 0..filters {
+            for session in 0..each {
+                index.subscribe(&format!("site/{f}/temperature"), session, opts(0), 0);
+            }
+        }
+        let (counted, estimated) = (index.bytes(), index.estimated_bytes());
+        let off = counted.abs_diff(estimated) * 100 / counted;
+        assert!(off <= 35, "{filters} filters of {each}: {counted} counted, {estimated} estimated");
+    }
+}
+
+#[test]
 fn a_filter_of_many_subscribers_gives_back_any_of_them() {
     let mut index = SubIndex::new(2);
     let mut rng = fastrand::Rng::with_seed(seed());
