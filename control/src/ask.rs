@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::http::Refusal;
 
-/// Beyond the time within which the node promises to answer: for the way there and back.
+/// Beyond the time within which the node answers: for the way there and back.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What was seen so recently is shown again, so that many who look cost as much as four a second.
 pub(crate) const FRESH: Duration = Duration::from_millis(250);
@@ -34,7 +34,8 @@ struct Seen {
 
 impl Asker {
     pub(crate) fn new(questions: Sender<Question>) -> Self {
-        let within = Duration::from_millis(ANSWER_WITHIN_MS) + PATIENCE;
+        // Twice: it may be looking at the shards for itself when it is asked.
+        let within = 2 * Duration::from_millis(ANSWER_WITHIN_MS) + PATIENCE;
         Self { questions, within, seen: Mutex::new(None), recording: Mutex::new(()) }
     }
 

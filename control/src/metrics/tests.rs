@@ -139,3 +139,42 @@ fn every_sample_follows_its_type_and_no_series_comes_twice() {
         }
     }
 }
+
+/// `| name | type | labels | meaning |` of each metric.
+fn table() -> String {
+    let lines = lines(&fake::view(1));
+    let mut rows = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    let mut metrics = lines.iter().filter_map(|line| line.strip_prefix("# HELP "));
+    let types = lines.iter().filter_map(|line| line.strip_prefix("# TYPE "));
+    for kind in types {
+        let (name, kind) = kind.split_once(' ').expect("a name and a type");
+        let help = metrics.next().and_then(|help| help.strip_prefix(name)).expect("its help");
+        let sample = lines.iter().find(|line| !line.starts_with('#') && line.starts_with(name));
+        let labels = sample.and_then(|s| s.split_once('{')?.1.rsplit_once('}')).map_or("", |l| l.0);
+        let labels = labels.split(',').filter_map(|label| label.split_once('='));
+        let labels: Vec<String> =
+            labels.filter(|(name, _)| *name != "le").map(|(name, _)| format!("`{name}`")).collect();
+        rows.push_str(&format!("| `{name}` | {kind} | {} |{help} |\n", labels.join(", ")));
+    }
+    rows
+}
+
+/// `RINGMAIN_BLESS=1` writes it.
+#[test]
+fn the_page_for_users_lists_every_metric() {
+    const BEGIN: &str = "<!-- metrics: from the code, RINGMAIN_BLESS=1 writes them -->\n\n";
+    const END: &str = "\n<!-- /metrics -->";
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/user/metrics.md");
+    let page = std::fs::read_to_string(&file).expect("the page");
+    let (before, rest) = page.split_once(BEGIN).expect("where they begin");
+    let (listed, after) = rest.split_once(END).expect("where they end");
+    if std::env::var_os("RINGMAIN_BLESS").is_some() {
+        let new = format!("{before}{BEGIN}{}{END}{after}", table());
+        return std::fs::write(&file, new).expect("writes");
+    }
+    assert!(
+        listed == table(),
+        "docs/user/metrics.md is not up to date: run \
+         RINGMAIN_BLESS=1 cargo test -p ringmain-control metrics"
+    );
+}

@@ -396,11 +396,13 @@ impl SubIndex {
     pub fn estimated_bytes(&self) -> usize {
         /// Of an id in the index, with what is free in its segment.
         const PER_ID: usize = 9;
+        /// Of a list of subscribers, empty: room for four chunks.
+        const PER_LIST: usize = size_of::<Subscribers>() + 4 * size_of::<Vec<Subscriber>>();
         let beyond_first = self.subscriptions() - self.filters();
         self.texts.bytes()
             + self.entries.bytes()
             + self.index.len() * PER_ID
-            + self.many.len() * size_of::<Subscribers>()
+            + self.many.len() * PER_LIST
             + (beyond_first + self.many.len()) * size_of::<Subscriber>() * 5 / 4
     }
 
