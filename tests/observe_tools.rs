@@ -122,7 +122,7 @@ fn slow() -> Value {
 fn working() -> Fake {
     let mut second = 10;
     Fake::start(move |target| match target {
-        "/v1/node" => {
+        "/v1/node?buckets=1" => {
             second += 1;
             (200, node(1, second))
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Numbers by name.
 pub type Numbers = BTreeMap<String, u64>;
 
-/// `GET /v1/node`.
+/// `GET /v1/node`, and `GET /v1/node?buckets=1`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Node {
     /// Its name (`node.name`).
@@ -102,6 +102,10 @@ pub struct Summary {
     pub p999: u64,
     /// All are.
     pub max: u64,
+    /// With `buckets=1`, for stages: values, in ascending order, and how often each was; so that two looks tell what was
+    /// in between. What is within a percent counts as the same value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<(u64, u64)>,
 }
 
 /// `GET /v1/slow?n=N`.

@@ -63,7 +63,7 @@ const ROUTES: &[Route] = &[
     route("/live", true, &[], |app, _| Box::pin(live(app))),
     route("/ready", true, &[], |app, _| Box::pin(ready(app))),
     route("/metrics", true, &[], |app, _| Box::pin(scrape(app))),
-    route("/v1/node", false, &[], |app, _| Box::pin(node(app))),
+    route("/v1/node", false, &["buckets"], |app, query| Box::pin(node(app, query))),
     route("/v1/slow", false, &["n"], |app, query| Box::pin(slow(app, query))),
     route("/v1/audit", false, &[], |app, _| Box::pin(audit(app))),
     route("/v1/profile", false, &["seconds", "hz"], |_, query| Box::pin(profile(query))),
@@ -107,9 +107,10 @@ async fn scrape(app: Arc<App>) -> Answer {
     Ok(Reply::text(metrics::text(&view, &surroundings), text::CONTENT_TYPE))
 }
 
-async fn node(app: Arc<App>) -> Answer {
+async fn node(app: Arc<App>, query: Query) -> Answer {
+    let buckets = query.number("buckets", 0, 0..=1)? == 1;
     let view = app.asker.view().await?;
-    Reply::json(&node::node(&view))
+    Reply::json(&node::node(&view, buckets))
 }
 
 async fn slow(app: Arc<App>, query: Query) -> Answer {

@@ -101,9 +101,12 @@ fn text(slow: &Slow, verdict: Option<&Verdict>) -> String {
 /// The usual message beside the slow one, stage by stage.
 fn splits(p50: &Split, p999: &Split) -> String {
     let row = |name: &str, usual: u64, slow: u64| {
-        let part = |ns, of: &Split| format::percent(share(ns, of.total_ns));
-        let cells = [format::ns(usual), part(usual, p50), format::ns(slow), part(slow, p999)];
-        [vec![name.to_owned()], cells.to_vec()].concat()
+        let cell = |ns, of: &Split| match ns {
+            0 => ["-".to_owned(), String::new()],
+            ns => [format::ns(ns), format::percent(share(ns, of.total_ns))],
+        };
+        let cells = [cell(usual, p50), cell(slow, p999)].concat();
+        [vec![name.to_owned()], cells].concat()
     };
     let mut rows = vec![["stage", "p50", "", "p99.9", ""].map(str::to_owned).to_vec()];
     for name in stages(&[p50, p999]) {

@@ -12,6 +12,7 @@ const PAGES: &[&str] = &[
     "docs/HOUSE.md",
     "docs/user/admin-socket.md",
     "docs/user/configuration.md",
+    "docs/user/latency.md",
     "docs/user/loadgen.md",
     "docs/user/metrics.md",
     "docs/user/operations.md",

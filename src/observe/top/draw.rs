@@ -108,7 +108,7 @@ pub(super) fn render(frame: &mut Frame<'_>, view: &View) {
     draw_title(frame, top, view);
     draw_shards(frame, first, view);
     let [left, middle, right] =
-        Layout::horizontal([Constraint::Min(62), Constraint::Length(32), Constraint::Length(26)])
+        Layout::horizontal([Constraint::Min(82), Constraint::Length(30), Constraint::Length(26)])
             .areas(second);
     draw_stages(frame, left, view);
     draw_drops(frame, middle, &view.seen);
@@ -157,9 +157,9 @@ fn draw_shards(frame: &mut Frame<'_>, area: Rect, view: &View) {
 fn draw_stages(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let rows = stage_cells(&view.seen);
     let rows = rows.into_iter().skip(view.from[Panel::Stages as usize]).map(Row::new);
-    let widths = [12, 9, 9, 9, 9, 9].map(Constraint::Length);
+    let widths = [11, 9, 8, 8, 8, 8, 11, 9].map(Constraint::Length);
     let table = Table::new(rows, widths).header(Row::new(STAGE_COLUMNS).bold());
-    frame.render_widget(table.block(block(view, Panel::Stages, " stages, since the start ")), area);
+    frame.render_widget(table.block(block(view, Panel::Stages, " stages ")), area);
 }
 
 fn draw_drops(frame: &mut Frame<'_>, area: Rect, seen: &Seen) {

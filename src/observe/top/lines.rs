@@ -52,15 +52,19 @@ pub(super) fn shard_cells(s: &SeenShard) -> [String; 13] {
 }
 
 /// Names of the columns of a stage.
-pub(super) const STAGE_COLUMNS: [&str; 6] = ["stage", "per s", "p50", "p99", "p99.9", "max"];
+pub(super) const STAGE_COLUMNS: [&str; 8] =
+    ["stage", "per s", "p50", "p99", "p99.9", "max", "start p99.9", "start max"];
 
 /// The cells of all stages that occurred, in the order of a message's way.
-pub(super) fn stage_cells(seen: &Seen) -> Vec<[String; 6]> {
+pub(super) fn stage_cells(seen: &Seen) -> Vec<[String; 8]> {
     let known = |name: &str| Stage::ALL.iter().position(|s| s.name() == name);
     let mut stages: Vec<_> = seen.stages.iter().filter(|(_, s)| s.count > 0).collect();
     stages.sort_by_key(|(name, _)| known(name).unwrap_or(usize::MAX));
     let cells = |(name, s): (&String, &super::rates::SeenStage)| {
-        [name.clone(), count(s.per_s), ns(s.p50), ns(s.p99), ns(s.p999), ns(s.max)]
+        let fresh = [s.p50, s.p99, s.p999, s.max];
+        let fresh = fresh.map(|t| if s.max == 0 { "-".to_owned() } else { ns(t) });
+        let [p50, p99, p999, max] = fresh;
+        [name.clone(), count(s.per_s), p50, p99, p999, max, ns(s.start_p999), ns(s.start_max)]
     };
     stages.into_iter().map(cells).collect()
 }

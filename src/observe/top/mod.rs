@@ -51,8 +51,14 @@ struct Look {
 
 impl Look {
     fn at(client: &Client) -> Result<Self, ClientError> {
-        let node = client.get("/v1/node")?;
+        let node = client.get("/v1/node?buckets=1")?;
         Ok(Self { node, slow: client.get(&format!("/v1/slow?n={SLOWEST}"))? })
+    }
+
+    /// Whether it is another answer: the broker gives the same again to who asks within a quarter of a second, and while
+    /// it records turns.
+    fn is_news_after(&self, before: &Self) -> bool {
+        (self.node.pid, self.node.uptime_ms) != (before.node.pid, before.node.uptime_ms)
     }
 }
 
@@ -73,6 +79,9 @@ fn print(client: &Client, options: &Top) -> Result<(), ClientError> {
     loop {
         std::thread::sleep(options.interval);
         let now = Look::at(client)?;
+        if !now.is_news_after(&before) {
+            continue;
+        }
         let seen = Seen::between(&before.node, &now.node, &now.slow);
         let read = match (options.json, options.once) {
             (true, _) => say_json(&seen),

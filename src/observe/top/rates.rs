@@ -84,21 +84,25 @@ pub(super) struct SeenShard {
     pub stalled_ms: Option<u64>,
 }
 
-/// A stage of messages' way, over all shards. Of several shards' percentiles the worst counts.
+/// A stage of messages' way, over all shards. Times are of what was measured between the looks; 0 if nothing was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct SeenStage {
     /// Times measured, a second.
     pub per_s: f64,
+    /// Half of them are at most so long, ns.
+    pub p50: u64,
+    /// 99 of 100 are.
+    pub p99: u64,
+    /// 999 of 1,000 are.
+    pub p999: u64,
+    /// All are.
+    pub max: u64,
     /// Times measured since the start of the broker.
     pub count: u64,
-    /// Since the start, ns.
-    pub p50: u64,
-    /// Since the start, ns.
-    pub p99: u64,
-    /// Since the start, ns.
-    pub p999: u64,
-    /// Since the start, ns.
-    pub max: u64,
+    /// Since the start: 999 of 1,000 of the shard with the longest times are at most so long, ns.
+    pub start_p999: u64,
+    /// The longest since the start, ns.
+    pub start_max: u64,
 }
 
 /// Copies dropped for one reason.
@@ -188,19 +192,52 @@ fn shard(a: &Shard, b: &Shard, seconds: f64) -> SeenShard {
 
 fn stages(pairs: &[(&Shard, &Shard)], seconds: f64) -> BTreeMap<String, SeenStage> {
     let mut stages: BTreeMap<String, SeenStage> = BTreeMap::new();
+    let mut fresh: BTreeMap<&str, Buckets> = BTreeMap::new();
     for (a, b) in pairs {
-        for (name, summary) in &b.stages {
-            let Summary { count, p50, p99, p999, max, .. } = *summary;
+        for (name, now) in &b.stages {
+            let before = a.stages.get(name);
             let stage = stages.entry(name.clone()).or_default();
-            stage.per_s += rate(a.stages.get(name).map(|s| s.count), Some(count), seconds);
-            stage.count += count;
-            stage.p50 = stage.p50.max(p50);
-            stage.p99 = stage.p99.max(p99);
-            stage.p999 = stage.p999.max(p999);
-            stage.max = stage.max.max(max);
+            stage.per_s += rate(before.map(|s| s.count), Some(now.count), seconds);
+            stage.count += now.count;
+            stage.start_p999 = stage.start_p999.max(now.p999);
+            stage.start_max = stage.start_max.max(now.max);
+            if let Some(before) = before.filter(|_| seconds > 0.0) {
+                grown(before, now, fresh.entry(name).or_default());
+            }
         }
     }
+    for (name, stage) in &mut stages {
+        let Some(fresh) = fresh.get(name.as_str()) else { continue };
+        let at = |share| quantile(fresh, share);
+        (stage.p50, stage.p99, stage.p999, stage.max) = (at(0.5), at(0.99), at(0.999), at(1.0));
+    }
     stages
+}
+
+/// How often each value was.
+type Buckets = BTreeMap<u64, u64>;
+
+/// Adds what `b` has more than `a`.
+fn grown(a: &Summary, b: &Summary, to: &mut Buckets) {
+    let before: Buckets = a.buckets.iter().copied().collect();
+    for (value, count) in &b.buckets {
+        let more = count.saturating_sub(before.get(value).copied().unwrap_or(0));
+        if more > 0 {
+            *to.entry(*value).or_default() += more;
+        }
+    }
+}
+
+/// The value that this share of all is at most.
+fn quantile(buckets: &Buckets, share: f64) -> u64 {
+    let total: u64 = buckets.values().sum();
+    let wanted = ((total as f64 * share).ceil() as u64).max(1);
+    let mut sum = 0;
+    let reached = buckets.iter().find(|(_, count)| {
+        sum += **count;
+        sum >= wanted
+    });
+    reached.map_or(0, |(value, _)| *value)
 }
 
 fn drops(pairs: &[(&Shard, &Shard)], seconds: f64) -> BTreeMap<String, Drops> {
@@ -223,6 +260,18 @@ pub(super) mod tests {
 
     fn numbers(pairs: &[(&str, u64)]) -> Numbers {
         pairs.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+    }
+
+    /// A hundred sends a second, a quarter of them slower; the first ten seconds had one that took very long.
+    fn send(s: u64, shard: u16) -> Summary {
+        let buckets = vec![(1000, s * 75), (5000 + u64::from(shard), s * 25), (9_000_000, 1)];
+        Summary {
+            count: s * 100 + 1,
+            p999: 9_000_000,
+            max: 9_000_000,
+            buckets,
+            ..Summary::default()
+        }
     }
 
     /// Two shards, `s` seconds after the start, with as many messages as ms.
@@ -257,11 +306,7 @@ pub(super) mod tests {
                 ("inflight", 2),
             ]),
             memory: numbers(&[("sessions", 1 << 20)]),
-            stages: [(
-                "send".to_owned(),
-                Summary { count: s * 100, p99: 1000 + u64::from(shard), ..Summary::default() },
-            )]
-            .into(),
+            stages: [("send".to_owned(), send(s, shard))].into(),
             ..Shard::default()
         };
         Node {
@@ -307,10 +352,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn stages_are_added_over_shards_and_the_worst_percentile_counts() {
+    fn times_of_a_stage_are_of_what_was_between_the_looks_on_all_shards() {
         let send = &seen().stages["send"];
-        assert_eq!((send.count, send.p99), (2400, 1001));
+        assert_eq!((send.p50, send.p99, send.p999, send.max), (1000, 5001, 5001, 5001));
+        assert_eq!((send.count, send.start_p999, send.start_max), (2402, 9_000_000, 9_000_000));
         assert!((send.per_s - 200.0).abs() < 1e-9);
+        // Between a look and itself nothing was.
+        let nothing = Seen::between(&node(12), &node(12), &Slow::default());
+        assert_eq!((nothing.stages["send"].max, nothing.stages["send"].count), (0, 2402));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn run(client: &Client, interval: Duration) -> Result<(), Box<dyn std
     view.seen = Seen::between(&before.node, &before.node, &before.slow);
     loop {
         match looks.try_recv() {
+            Ok(Ok(now)) if !now.is_news_after(&before) => view.trouble = None,
             Ok(Ok(now)) => {
                 if !view.paused {
                     view.seen = Seen::between(&before.node, &now.node, &now.slow);
