@@ -83,7 +83,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 fn text(slow: &Slow, verdict: Option<&Verdict>) -> String {
     let Some(verdict) = verdict else {
-        return "no message was followed in the last ten minutes: none was delivered, or too few to choose from\n"
+        return "no message was followed in the last ten minutes: none was delivered, or observe.enabled is false\n"
             .to_owned();
     };
     let mut out = format!("{}\n{}\n\n", verdict.says, verdict.next);

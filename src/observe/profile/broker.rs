@@ -116,17 +116,25 @@ fn load(pid: u32, path: &str) -> Result<Loader, String> {
     Loader::new(&of_broker).or_else(|_| Loader::new(path)).map_err(|e| e.to_string())
 }
 
-/// The functions at an address of a file, innermost first.
+/// The functions at an address of a file, innermost first. Debug information made of lines alone names functions without
+/// their modules. The symbol table knows those of the outermost; of what was inlined into it the file is told.
 fn names(loader: &Loader, address: u64) -> Vec<String> {
     let mut names = Vec::new();
     if let Ok(mut frames) = loader.find_frames(address) {
         while let Ok(Some(frame)) = frames.next() {
-            let name = frame.function.as_ref().and_then(|f| f.raw_name().ok());
-            names.extend(name.map(|name| function(&name)));
+            let Some(name) = frame.function.as_ref().and_then(|f| f.raw_name().ok()) else {
+                continue;
+            };
+            let file = frame.location.and_then(|l| l.file).and_then(|f| f.rsplit('/').next());
+            names.push(match (function(&name), file) {
+                (name, Some(file)) if !name.contains("::") => format!("{name} ({file})"),
+                (name, _) => name,
+            });
         }
     }
-    if names.is_empty() {
-        names.extend(loader.find_symbol(address).map(function));
+    if let Some(symbol) = loader.find_symbol(address) {
+        names.pop();
+        names.push(function(symbol));
     }
     names
 }
