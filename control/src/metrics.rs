@@ -311,14 +311,13 @@ fn kernel(text: &mut Text, troubles: &[Trouble]) {
     for trouble in troubles.iter().filter(|t| t.name != THROTTLED) {
         metric.sample(&[("event", &trouble.name)], trouble.count);
     }
-    let mut metric = text.metric(
+    let throttled = troubles.iter().find(|t| t.name == THROTTLED).map_or(0, |t| t.count);
+    text.metric(
         "ringmain_throttled_seconds_total",
         Kind::Counter,
-        "Time in which the control group had used up its quota of CPU; missing without a group.",
-    );
-    if let Some(trouble) = troubles.iter().find(|t| t.name == THROTTLED) {
-        metric.sample(&[], trouble.count as f64 / 1e6);
-    }
+        "Time in which the control group had used up its quota of CPU; 0 without a group.",
+    )
+    .sample(&[], throttled as f64 / 1e6);
 }
 
 #[cfg(test)]
