@@ -402,8 +402,8 @@ mod tests {
         assert!(text.starts_with("there is no /v1/nodes here, but ") && text.contains("/v1/node,"));
         let said = refusal(Door::Socket, &Method::POST, "/v1/node");
         assert_eq!(said, (405, "/v1/node answers GET alone, not POST".to_owned()));
-        let said = refusal(Door::Socket, &get, "/v1/node?x=1");
-        assert_eq!(said, (400, "/v1/node takes nothing, not x".to_owned()));
+        let said = refusal(Door::Socket, &get, "/v1/audit?x=1");
+        assert_eq!(said, (400, "/v1/audit takes nothing, not x".to_owned()));
         let said = refusal(Door::Socket, &get, "/v1/turns?ms=1&ms=2");
         assert_eq!(said, (400, "ms is given twice".to_owned()));
         let long = "/".repeat(5_000);
