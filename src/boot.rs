@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use ringmain_control::Running;
+
 use crate::config::{Config, Sources};
-use crate::doctor;
 use crate::logging::Logging;
 use crate::notify::Supervisor;
 use crate::plane::{DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
+use crate::{admin, doctor};
 
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,9 @@ pub enum BootError {
     /// Signals cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
+    /// The control plane says why.
+    #[error("cannot start: {0}")]
+    Control(#[from] ringmain_control::Error),
     /// The data plane says why.
     #[error("cannot start: {0}")]
     Plane(String),
@@ -44,17 +49,22 @@ pub fn run(
     for problem in doctor::preflight(config.limits.max_connections.into()) {
         tracing::warn!("{problem} (ringmain doctor)");
     }
+    // Opened first: if it cannot be, no client has been served yet.
+    let opened = admin::open(&config)?;
     let config = Arc::new(config);
     let supervisor = Supervisor::from_env();
     let plane = start(Arc::clone(&config), notifier)
         .inspect_err(|why| supervisor.status(&format!("cannot start: {why}")))
         .map_err(BootError::Plane)?;
+    let control = opened.serve(plane.questions())?;
+    admin::say(&control);
     let root = Root {
         config,
         sources,
         logging,
         supervisor,
         plane,
+        control: Some(control),
         listening: String::new(),
         deadline: None,
     };
@@ -68,6 +78,8 @@ struct Root<'a> {
     logging: &'a Logging,
     supervisor: Supervisor,
     plane: Box<dyn DataPlane>,
+    /// `None` in tests.
+    control: Option<Running>,
     /// Where, as its supervisor is told; empty before the start is over.
     listening: String,
     /// When the process ends though shards are still at work; `None` before a signal to stop.
@@ -117,6 +129,7 @@ impl Root<'_> {
                 tracing::info!(grace_ms = self.config.node.shutdown_grace_ms, "shutting down");
                 self.supervisor.stopping(grace, "closing connections");
                 self.deadline = Some(Instant::now() + grace);
+                self.set_listening(false);
                 self.plane.shut_down(grace);
                 None
             }
@@ -145,10 +158,18 @@ impl Root<'_> {
             tracing::info!(%address, "listening");
         }
         self.hint();
+        self.set_listening(true);
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.listening = format!("listening on {}", addresses.join(", "));
         self.supervisor.ready(&self.listening);
         self.logging.ready();
+    }
+
+    /// What `/ready` says.
+    fn set_listening(&self, listening: bool) {
+        if let Some(control) = &self.control {
+            control.set_listening(listening);
+        }
     }
 
     /// A broker that nobody can reach looks broken: say how to open it.

@@ -61,6 +61,7 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         supervisor: Supervisor::default(),
         plane: Box::new(plane),
         listening: String::new(),
+        control: None,
         deadline: None,
     };
     for text in texts.iter().skip(1) {

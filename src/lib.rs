@@ -1,10 +1,12 @@
 //! The broker: command line, configuration, boot and shutdown around the data plane.
 
+mod admin;
 pub mod boot;
 pub mod cli;
 pub mod config;
 mod doctor;
 pub mod logging;
 pub mod notify;
+mod observe;
 pub mod plane;
 pub mod signals;

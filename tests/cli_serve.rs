@@ -23,6 +23,7 @@ struct Broker {
     child: Child,
     lines: Receiver<String>,
     file: PathBuf,
+    folder: PathBuf,
     address: SocketAddr,
     /// What it said until it was ready.
     started: Vec<String>,
@@ -38,7 +39,9 @@ impl Broker {
         let file =
             std::env::temp_dir().join(format!("ringmain-{}-{name}.toml", std::process::id()));
         write(&file, text);
+        let folder = file.with_extension("data");
         command.arg("--config").arg(&file).args(["--shards", "1"]);
+        command.arg("--data-dir").arg(&folder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
         let (sender, lines) = channel();
@@ -49,7 +52,7 @@ impl Broker {
             }
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut broker = Broker { child, lines, file, address, started: Vec::new() };
+        let mut broker = Broker { child, lines, file, folder, address, started: Vec::new() };
         broker.started = broker.lines_until("ready");
         let address = broker.started.iter().find_map(|line| line.split_once("address="));
         broker.address = address.expect("says where it listens").1.trim().parse().expect("address");
@@ -110,6 +113,7 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.file);
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -257,6 +261,7 @@ fn an_address_in_use_is_named_and_exits_with_1() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
     let output = command
         .args(["--shards", "1", "--listen", &format!("tcp://{address}")])
+        .args(["--set", "admin.socket=", "--set", "admin.metrics_listen="])
         .output()
         .expect("runs");
     let text = String::from_utf8_lossy(&output.stderr);

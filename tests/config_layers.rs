@@ -298,6 +298,15 @@ fn impossible_relations_are_errors_where_they_were_written() {
             "F:4: listeners.1.url: tcp://127.0.0.1:1883 is the address of listener 0 too",
         ),
         (
+            "[admin]\nmetrics_listen = '[::1]:7'\n[[listeners]]\nurl = 'tcp://[::]:7'",
+            "F:2: admin.metrics_listen: [::]:7 is taken for metrics: change admin.metrics_listen",
+        ),
+        (
+            "[[listeners]]\nurl = 'tcp://127.0.0.1:9883'",
+            "F:2: listeners.0.url: 127.0.0.1:9883 is taken for metrics: change \
+             admin.metrics_listen",
+        ),
+        (
             "[[listeners]]\nurl = 'tcp://127.0.0.1:1'\nname = 'a'\n\
              [[listeners]]\nname = 'a'\nurl = 'tcp://127.0.0.1:2'",
             "F:5: listeners.1.name: \"a\" is the name of listener 0 too",

@@ -60,11 +60,28 @@ const TCP: &[(&str, &str, &str)] = &[
 /// All of them that are not 0.
 #[must_use]
 pub fn troubles(host: &Host) -> Vec<Trouble> {
+    let mut found = all(host);
+    found.retain(|t| t.count > 0);
+    let pages = tcp_pages(&host.text_or_empty("proc/net/sockstat"));
+    let bounds = host.text_or_empty("proc/sys/net/ipv4/tcp_mem");
+    let pressure = bounds.split_whitespace().nth(1).and_then(|w| w.parse::<u64>().ok());
+    if pressure.is_some_and(|bound| pages > bound) {
+        found.push(Trouble {
+            name: "TCP memory above pressure".into(),
+            count: pages,
+            meaning: "pages of buffers in use now".into(),
+            remedy: "tcp_mem".into(),
+        });
+    }
+    found
+}
+
+/// All that only grow, those at 0 too: one that this kernel or host does not have is at 0.
+#[must_use]
+pub fn all(host: &Host) -> Vec<Trouble> {
     let mut found = Vec::new();
     let mut add = |name: String, count: u64, meaning: &str, remedy: &str| {
-        if count > 0 {
-            found.push(Trouble { name, count, meaning: meaning.into(), remedy: remedy.into() });
-        }
+        found.push(Trouble { name, count, meaning: meaning.into(), remedy: remedy.into() });
     };
     let netstat = host.text_or_empty("proc/net/netstat");
     let tcp = extended(&netstat, "TcpExt:");
@@ -125,12 +142,6 @@ pub fn troubles(host: &Host) -> Vec<Trouble> {
                 "memory.max",
             );
         }
-    }
-    let pages = tcp_pages(&host.text_or_empty("proc/net/sockstat"));
-    let bounds = host.text_or_empty("proc/sys/net/ipv4/tcp_mem");
-    let pressure = bounds.split_whitespace().nth(1).and_then(|w| w.parse::<u64>().ok());
-    if pressure.is_some_and(|bound| pages > bound) {
-        add("TCP memory above pressure".into(), pages, "pages of buffers in use now", "tcp_mem");
     }
     found
 }

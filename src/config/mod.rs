@@ -76,6 +76,8 @@ sections! {
     reactor: Reactor,
     /// `[sys]`.
     sys: Sys,
+    /// `[admin]`.
+    admin: Admin,
     /// `[observe]`.
     observe: Observe,
 }

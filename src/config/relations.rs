@@ -1,6 +1,7 @@
 //! What keys must be together.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::error::ConfigError;
 use super::load::Places;
@@ -136,6 +137,11 @@ impl Check<'_> {
                 let message = format!("\"{}\" is the name of listener {first} too", listener.name);
                 self.demand(false, &keys, message);
             }
+            let address = listener.url.addr();
+            let metrics = config.admin.metrics_listen.0;
+            let message = format!("{address} is taken for metrics: change admin.metrics_listen");
+            let keys = [key("url"), "admin.metrics_listen".to_owned()];
+            self.demand(!metrics.is_some_and(|m| collide(m, address)), &keys, message);
             let message = "a listener must accept at least one of 3, 4, 5".to_owned();
             let versions = &listener.accept_protocol_versions;
             self.demand(!versions.is_empty(), &[key("accept_protocol_versions")], message);
@@ -143,6 +149,13 @@ impl Check<'_> {
             self.mqtt(&format!("listeners.{at}.mqtt"), &listener.mqtt, &own);
         }
     }
+}
+
+/// Whether two listening sockets cannot be open at once.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let everywhere = same_family && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || everywhere)
 }
 
 fn previous_power_of_two(value: u32) -> u32 {

@@ -156,6 +156,7 @@ impl Broker {
         let most = connections + 1_000;
         let child = command
             .args(["--log", "warn", "--set", &format!("limits.max_connections={most}")])
+            .args(["--set", "admin.socket=", "--set", "admin.metrics_listen="])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

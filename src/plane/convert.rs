@@ -22,9 +22,10 @@ pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
         overload,
         reactor: _,
         sys,
+        admin: _,
         observe: _,
         listeners,
-    } = c; // [log] is the root's, [reactor] and [observe] in `node_config`
+    } = c; // [admin] is in `crate::admin`, [log] the root's, [reactor] and [observe] in `node_config`
     let config::Node {
         name,
         data_dir: _,          // nothing is stored yet

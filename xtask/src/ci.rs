@@ -53,6 +53,9 @@ const FUZZ: &str = "for target in decode topic engine; do \
 /// The release binary, for the tests of it from outside.
 const INTEROP: &str = "RINGMAIN_BIN=\"${CARGO_TARGET_DIR:-$PWD/target}/release/ringmain\" \
                        bash tests/interop/run.sh";
+/// The same, scraped by Prometheus.
+const METRICS: &str = "RINGMAIN_BIN=\"${CARGO_TARGET_DIR:-$PWD/target}/release/ringmain\" \
+                       bash tests/metrics/run.sh";
 
 /// The minutes are for two cores and a fresh clone, several times what a step takes there: they end
 /// what hangs. All steps together take about 25 minutes.
@@ -118,6 +121,7 @@ const STEPS: &[Step] = &[
     ),
     step("release", shell("cargo build --locked --release"), Format::None, When::Always, 20),
     step("interop", shell(INTEROP), Format::Pytest, When::File("tests/interop/run.sh"), 25),
+    step("metrics", shell(METRICS), Format::Libtest, When::File("tests/metrics/run.sh"), 10),
     step(
         "limits",
         shell("bash tests/limits/run.sh"),

@@ -13,7 +13,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
-    ("ringmain-control", &["ringmain-shards"]),
+    ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
         "ringmain",
         &["ringmain-control", "ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"],

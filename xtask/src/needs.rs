@@ -20,6 +20,7 @@ const NEEDS: &[Need] = &[
     Need { probe: "command -v node", package: "nodejs" },
     Need { probe: "command -v npm", package: "npm" },
     Need { probe: "command -v ip", package: "iproute2" },
+    Need { probe: "command -v promtool", package: "prometheus" },
     Need { probe: "command -v valgrind", package: "valgrind" },
     // Of the unit in deploy/: nothing is started.
     Need { probe: "command -v systemd-analyze", package: "systemd" },

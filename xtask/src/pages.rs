@@ -10,9 +10,12 @@ const PAGES: &[&str] = &[
     "README.md",
     "docs/ARCHITECTURE.md",
     "docs/HOUSE.md",
+    "docs/user/admin-socket.md",
     "docs/user/configuration.md",
     "docs/user/doctor.md",
+    "docs/user/latency.md",
     "docs/user/loadgen.md",
+    "docs/user/metrics.md",
     "docs/user/million.md",
     "docs/user/operations.md",
     "tuning/README.md",
@@ -24,7 +27,8 @@ const PAGES: &[&str] = &[
 ];
 
 /// Where functions and types live.
-const SOURCES: &[&str] = &["src", "shards/src", "mqtt/src", "sim/src", "loadgen/src", "xtask/src"];
+const SOURCES: &[&str] =
+    &["src", "shards/src", "mqtt/src", "control/src", "sim/src", "loadgen/src", "xtask/src"];
 
 /// What a name in backticks must end in to be a file.
 const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", ".json", ".service", "/"];

@@ -2,12 +2,14 @@
 //!
 //! `config/ringmain.example.toml` is written from these declarations.
 
+mod admin;
 mod limits;
 mod listener;
 mod mqtt;
 mod node;
 mod observe;
 
+pub use admin::{Admin, MetricsListen};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
 pub use mqtt::{

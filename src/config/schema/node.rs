@@ -14,7 +14,7 @@ section! {
         /// Name of this node, as `$SYS/brokers/<name>/...` shows it. Without `/`, `+` or `#`.
         name: String = "ringmain@127.0.0.1".to_owned(), [1..=255], Restart;
         /// Directory for everything the broker keeps. Relative paths start at the working
-        /// directory. Created when something is first stored.
+        /// directory. Created when it is not there, for the broker's user alone.
         data_dir: PathBuf = PathBuf::from("ringmain-data"), Restart;
         /// Number of shards. Each takes one core. 0: one for each core that the process may use.
         shards: u32 = 0, [0..=256], Restart;
