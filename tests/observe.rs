@@ -282,3 +282,80 @@ fn a_broker_samples_itself_and_records_its_turns_while_it_serves() {
     let is_turn = |e: &&Value| e["name"] == "turn";
     assert!(trace["traceEvents"].as_array().unwrap().iter().filter(is_turn).count() > 10);
 }
+
+/// Two subscribers on each shard or so, of a topic each, and what `explain-slow` says when all have got a few
+/// messages from a broker that is slow in one stage.
+fn slowest_of_delayed(stage: &str) -> Value {
+    let delay = format!("observe.delay_stage={stage}");
+    let broker = Broker::start(stage, &[&delay, "observe.delay_us=100000", "node.hash_seed=7"]);
+    let mut publisher = broker.client("publisher", true);
+    let mut subscribers: Vec<Client> = (0..4)
+        .map(|n| {
+            let mut subscriber = broker.client(&format!("subscriber-{n}"), true);
+            subscriber.subscribe(&format!("delayed/{n}"));
+            subscriber
+        })
+        .collect();
+    for round in 0..3 {
+        for (n, subscriber) in (0..).zip(&mut subscribers) {
+            publisher.publish(&format!("delayed/{n}"), 10 * round + n + 1);
+            subscriber.take(Duration::ZERO);
+        }
+    }
+    // The last acknowledgements are on their way.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = broker.json("explain-slow", &[]);
+        if answer["followed"].as_u64() == Some(12) || Instant::now() > until {
+            return answer;
+        }
+    }
+}
+
+#[test]
+fn a_delay_in_any_one_stage_is_named() {
+    for stage in ["turn", "decode", "authorise", "route", "crossing", "coalesce", "send"] {
+        let answer = slowest_of_delayed(stage);
+        assert_eq!(answer["followed"], 12, "{stage}: {answer}");
+        assert_eq!(answer["slowest"][0]["slowest_stage"], stage, "{answer}");
+        assert_eq!(answer["verdict"]["stage"], stage, "{answer}");
+    }
+}
+
+#[test]
+fn messages_that_came_while_the_shard_was_busy_elsewhere_are_told_to_have_arrived_late() {
+    let set = ["observe.delay_stage=arrival", "observe.delay_us=100000", "node.shards=1"];
+    let broker = Broker::start("arrival", &set);
+    let mut subscriber = broker.client("subscriber", true);
+    subscriber.subscribe("t");
+    let mut publisher = broker.client("publisher", true);
+    for _ in 0..20 {
+        // QoS 0, without waiting for anything.
+        publisher.stream.write_all(b"\x30\x05\x00\x01thi").expect("sends");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    (0..20).for_each(|_| subscriber.next(|p| matches!(p, Packet::Publish(_)).then_some(())));
+    let answer = broker.json("explain-slow", &[]);
+    assert_eq!(answer["slowest"][0]["slowest_stage"], "arrival", "{answer}");
+}
+
+#[test]
+fn a_message_that_waited_for_its_client_to_come_back_spent_its_time_in_the_queue() {
+    let broker = Broker::start("queue", &[]);
+    let mut away = broker.client("away", false);
+    away.subscribe("t");
+    drop(away);
+    let mut publisher = broker.client("publisher", true);
+    publisher.publish("t", 1);
+    std::thread::sleep(Duration::from_millis(200));
+    broker.client("away", false).take(Duration::ZERO);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = broker.json("explain-slow", &[]);
+        let worst = &answer["slowest"][0];
+        if worst["slowest_stage"] == "queue" && worst["subscriber"] == "away" {
+            return;
+        }
+        assert!(Instant::now() < until, "{answer}");
+    }
+}

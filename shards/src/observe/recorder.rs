@@ -460,22 +460,22 @@ impl Recorder {
 
     /// A turn begins. `slept`: whether the system call before it could sleep.
     pub fn start_turn(&mut self, now_ns: u64, unix_ms: u64, slept: bool) {
-        (self.turn_ns, self.unix_ms) = (now_ns, unix_ms);
+        let before_ns = std::mem::replace(&mut self.turn_ns, now_ns);
+        self.unix_ms = unix_ms;
         if self.ended_ns == 0 {
             return;
         }
         let away = now_ns.saturating_sub(self.ended_ns);
+        // What is found now came since the shard looked before. A call that could sleep and took longer than
+        // that turn did sleep: then what woke it came just now.
+        let did_sleep = slept && away > self.ended_ns.saturating_sub(before_ns);
+        self.unread_ns = if did_sleep { 0 } else { now_ns.saturating_sub(before_ns) };
         *(if slept { &mut self.times.slept_ns } else { &mut self.times.enters_ns }) += away;
         if let Some(last) = self.turns.as_mut().and_then(|t| t.spans.last_mut())
             && last.enter_ns == u64::MAX
         {
             (last.enter_ns, last.slept) = (away, slept);
         }
-    }
-
-    /// All completions that the turn handles are reaped: what comes now is found by the next one.
-    pub fn looked(&mut self, now_ns: u64, slept: bool, before_ns: u64) {
-        self.unread_ns = if slept { 0 } else { now_ns.saturating_sub(before_ns) };
     }
 
     /// A part of the turn ends: 0 = inputs, 1 = mail and orders.

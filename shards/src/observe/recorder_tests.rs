@@ -197,6 +197,23 @@ fn turns_and_the_time_between_them_add_up() {
 }
 
 #[test]
+fn a_message_that_came_during_a_long_turn_may_have_waited_for_it() {
+    for (away, slept, unread) in
+        [(10, true, 5_010), (10, false, 5_010), (6_000, true, 0), (6_000, false, 11_000)]
+    {
+        let mut r = recorder();
+        pass(5_000);
+        r.end_turn(HERE, true, TurnCounts::default());
+        pass(away);
+        r.start_turn(now(), 0, slept);
+        publish(&mut r, 1, 1, 1, None);
+        send_all(&mut r, 1);
+        let arrival = traces(&mut r)[0].spans_ns[Stage::Arrival as usize];
+        assert_eq!(arrival, unread, "away {away}, slept {slept}");
+    }
+}
+
+#[test]
 fn nothing_is_noted_when_it_is_off() {
     let mut r = Recorder::default();
     assert!(!r.begin());

@@ -161,12 +161,10 @@ impl<M: Machine> NetTask<M> {
 
     /// One turn: all that happened, in; all that is to be done, out.
     fn turn(&mut self) {
-        let before_ns = self.net.now.mono_ns;
         self.net.read_clock();
         let Now { mono_ns: now_ns, unix_ms } = self.net.now;
         self.net.shared.heartbeat(self.net.me, now_ns);
         self.fx.observe.start_turn(now_ns, unix_ms, self.slept);
-        self.fx.observe.looked(now_ns, self.slept, before_ns);
         let sends_before = self.net.sends;
         self.fed = false;
         let mut handled = 0;
