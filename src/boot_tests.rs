@@ -58,7 +58,9 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         config,
         sources: &sources,
         logging: &logging,
+        supervisor: Supervisor::default(),
         plane: Box::new(plane),
+        listening: String::new(),
         control: None,
         deadline: None,
     };

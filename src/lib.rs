@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 mod doctor;
 pub mod logging;
+pub mod notify;
 mod observe;
 pub mod plane;
 pub mod signals;
