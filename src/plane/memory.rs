@@ -140,7 +140,8 @@ mod tests {
         let group = std::env::temp_dir().join(format!("ringmain-group-{}", std::process::id()));
         std::fs::create_dir_all(&group).expect("a folder");
         assert_eq!(charged_bytes(&group), None, "there is no control group");
-        let write = |file: &str, text: &str| std::fs::write(group.join(file), text).expect("writes");
+        let write =
+            |file: &str, text: &str| std::fs::write(group.join(file), text).expect("writes");
         write("memory.current", "5000\n");
         write("memory.stat", "anon 1000\nsock 2500\ninactive_file 1500\nactive_file 0\n");
         assert_eq!(charged_bytes(&group), Some(3500));
