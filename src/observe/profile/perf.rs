@@ -14,6 +14,8 @@ use super::folded::{Folded, function};
 const KERNEL: u64 = 1 << 63;
 /// How flame graphs mark functions of the kernel.
 const KERNEL_MARK: &str = "_[k]";
+/// Times that perf is started.
+const ATTEMPTS: u32 = 5;
 /// Says how much who is not root may see.
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
@@ -102,21 +104,30 @@ impl Away {
     }
 }
 
-/// Runs `perf record` on a process for so long.
+/// Runs `perf record` on a process for so long. Threads that come and go while perf attaches to them can make it give up
+/// before it has begun, some versions without a word: then it is tried again.
 fn record(how: &[&str], pid: u32, seconds: u64, folder: &Folder) -> Result<(), String> {
-    let output = Command::new("perf")
-        .args(["record", "-q"])
-        .args(how)
-        .args(["-p", &pid.to_string(), "-o"])
-        .arg(folder.data())
-        .args(["--", "sleep", &seconds.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| not_started(&e))?;
-    if output.status.success() {
-        return Ok(());
+    let mut attempt = 1;
+    loop {
+        let output = Command::new("perf")
+            .arg("record")
+            .args(how)
+            .args(["-p", &pid.to_string(), "-o"])
+            .arg(folder.data())
+            .args(["--", "sleep", &seconds.to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| not_started(&e))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let passing = said.trim().is_empty() || said.contains("No such process");
+        if !passing || attempt == ATTEMPTS {
+            return Err(refused(&said, &paranoid()));
+        }
+        attempt += 1;
     }
-    Err(refused(&String::from_utf8_lossy(&output.stderr), &paranoid()))
 }
 
 fn not_started(error: &std::io::Error) -> String {
