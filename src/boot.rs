@@ -1,5 +1,6 @@
 //! From a valid configuration to a running broker, and from a signal to its end.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -9,6 +10,7 @@ use ringmain_control::Running;
 
 use crate::config::{Config, Sources};
 use crate::logging::Logging;
+use crate::notify::Supervisor;
 use crate::plane::{DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
 use crate::{admin, doctor};
@@ -48,13 +50,26 @@ pub fn run(
         tracing::warn!("{problem} (ringmain doctor)");
     }
     // Opened first: if it cannot be, no client has been served yet.
-    let opened = admin::open(&config)?;
+    let supervisor = Supervisor::from_env();
+    let opened = admin::open(&config)
+        .inspect_err(|why| supervisor.status(&format!("cannot start: {why}")))?;
     let config = Arc::new(config);
-    let plane = start(Arc::clone(&config), notifier).map_err(BootError::Plane)?;
+    let plane = start(Arc::clone(&config), notifier)
+        .inspect_err(|why| supervisor.status(&format!("cannot start: {why}")))
+        .map_err(BootError::Plane)?;
     let control = opened.serve(plane.questions())?;
     admin::say(&control);
-    let control = Some(control);
-    Ok(Root { config, sources, logging, plane, control, deadline: None }.run(&events))
+    let root = Root {
+        config,
+        sources,
+        logging,
+        supervisor,
+        plane,
+        control: Some(control),
+        listening: String::new(),
+        deadline: None,
+    };
+    Ok(root.run(&events))
 }
 
 /// The root's state while the broker runs.
@@ -62,9 +77,12 @@ struct Root<'a> {
     config: Arc<Config>,
     sources: &'a Sources,
     logging: &'a Logging,
+    supervisor: Supervisor,
     plane: Box<dyn DataPlane>,
     /// `None` in tests.
     control: Option<Running>,
+    /// Where, as its supervisor is told; empty before the start is over.
+    listening: String,
     /// When the process ends though shards are still at work; `None` before a signal to stop.
     deadline: Option<Instant>,
 }
@@ -95,17 +113,12 @@ impl Root<'_> {
     fn on_event(&mut self, event: Event) -> Option<ExitCode> {
         match (event, self.deadline) {
             (Event::Ready(addresses), None) => {
-                for address in addresses {
-                    tracing::info!(%address, "listening");
-                }
-                self.hint();
-                self.set_listening(true);
-                self.logging.ready();
+                self.ready(&addresses);
                 None
             }
             (Event::Ready(_), Some(_)) => None,
             (Event::Signal(Signal::Reload), None) => {
-                self.reload();
+                self.reload_and_tell();
                 None
             }
             (Event::Signal(Signal::Reload), Some(_)) => {
@@ -115,6 +128,7 @@ impl Root<'_> {
             (Event::Signal(Signal::Stop), None) => {
                 let grace = Duration::from_millis(self.config.node.shutdown_grace_ms);
                 tracing::info!(grace_ms = self.config.node.shutdown_grace_ms, "shutting down");
+                self.supervisor.stopping(grace, "closing connections");
                 self.deadline = Some(Instant::now() + grace);
                 self.set_listening(false);
                 self.plane.shut_down(grace);
@@ -134,6 +148,7 @@ impl Root<'_> {
             }
             (Event::Failed(reason), _) => {
                 tracing::error!("{reason}");
+                self.supervisor.status(&reason);
                 Some(ExitCode::FAILURE)
             }
         }
@@ -144,6 +159,18 @@ impl Root<'_> {
         if let Some(control) = &self.control {
             control.set_listening(listening);
         }
+    }
+
+    fn ready(&mut self, addresses: &[SocketAddr]) {
+        for address in addresses {
+            tracing::info!(%address, "listening");
+        }
+        self.hint();
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        self.listening = format!("listening on {}", addresses.join(", "));
+        self.supervisor.ready(&self.listening);
+        self.set_listening(true);
+        self.logging.ready();
     }
 
     /// A broker that nobody can reach looks broken: say how to open it.
@@ -157,7 +184,19 @@ impl Root<'_> {
         }
     }
 
-    fn reload(&mut self) {
+    fn reload_and_tell(&mut self) {
+        if self.listening.is_empty() {
+            // Whoever waits for the end of the start must not take the end of this for it.
+            self.reload();
+            return;
+        }
+        self.supervisor.reloading();
+        let outcome = self.reload();
+        self.supervisor.ready(&format!("{}; {outcome}", self.listening));
+    }
+
+    /// What came of it, in a few words.
+    fn reload(&mut self) -> String {
         let config = match self.sources.load() {
             Ok(config) => config,
             Err(errors) => {
@@ -165,13 +204,13 @@ impl Root<'_> {
                     tracing::error!("{error}");
                 }
                 tracing::error!("nothing was changed: the configuration has errors");
-                return;
+                return "a reload changed nothing: the configuration has errors".to_owned();
             }
         };
         let changes = match Config::diff_live(&self.config, &config) {
             Ok(changes) if changes.is_empty() => {
                 tracing::info!("the configuration is the same as before");
-                return;
+                return "a reload found nothing new".to_owned();
             }
             Ok(changes) => changes,
             Err(keys) => {
@@ -179,7 +218,7 @@ impl Root<'_> {
                     tracing::error!("{key}");
                 }
                 tracing::error!("nothing was changed: some keys need a restart");
-                return;
+                return "a reload changed nothing: some keys need a restart".to_owned();
             }
         };
         for change in &changes.keys {
@@ -190,6 +229,7 @@ impl Root<'_> {
         }
         self.config = Arc::new(config);
         self.plane.apply(Arc::clone(&self.config), &changes);
+        format!("a reload changed {} keys", changes.keys.len())
     }
 }
 

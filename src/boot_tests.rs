@@ -58,8 +58,10 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         config,
         sources: &sources,
         logging: &logging,
+        supervisor: Supervisor::default(),
         plane: Box::new(plane),
         control: None,
+        listening: String::new(),
         deadline: None,
     };
     for text in texts.iter().skip(1) {

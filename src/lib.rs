@@ -6,5 +6,6 @@ pub mod cli;
 pub mod config;
 mod doctor;
 pub mod logging;
+pub mod notify;
 pub mod plane;
 pub mod signals;

@@ -99,7 +99,7 @@ fn wrong_host_9_bounds_locked_memory_on_a_kernel_that_counts_rings() {
         t.sysctl("kernel.osrelease", "6.18.2");
         t.limits(20_000, 20_000, 8 << 20);
     });
-    assert_eq!((limit.as_str(), at), ("RLIMIT_MEMLOCK", 5 * 19_984));
+    assert_eq!((limit.as_str(), at), ("RLIMIT_MEMLOCK", 4 * 19_984));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! How many ordinary descriptors the process has and may have. (L05)
+//! How many ordinary descriptors the process has and may have (L05), and how much memory it may lock.
 //!
-//! Connections are not among them: they are direct descriptors of the rings.
+//! Connections are not among the descriptors: they are direct descriptors of the rings.
 
 /// Open descriptors; `u64::MAX` when there is none left to look with, 0 without /proc.
 pub(super) fn open() -> u64 {
@@ -17,12 +17,21 @@ fn when_unseen(e: &std::io::Error) -> u64 {
 
 /// RLIMIT_NOFILE, the soft one; `u64::MAX` when /proc does not say.
 pub(super) fn limit() -> u64 {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    parse_limit(&limits).unwrap_or(u64::MAX)
+    soft_limit("Max open files")
 }
 
-fn parse_limit(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+/// RLIMIT_MEMLOCK, the soft one, bytes; `u64::MAX` when there is none or /proc does not say.
+pub(super) fn locked_limit() -> u64 {
+    soft_limit("Max locked memory")
+}
+
+fn soft_limit(name: &str) -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    parse_limit(&limits, name).unwrap_or(u64::MAX)
+}
+
+fn parse_limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -34,7 +43,8 @@ mod tests {
     fn the_soft_limit_is_the_first_number_of_its_line() {
         let text = "Limit      Soft Limit  Hard Limit  Units\n\
                     Max open files            1024                 524288               files\n";
-        assert_eq!(parse_limit(text), Some(1024));
+        assert_eq!(parse_limit(text, "Max open files"), Some(1024));
+        assert_eq!(parse_limit("Max locked memory  unlimited", "Max locked memory"), None);
         assert!(open() > 2 && limit() >= open(), "this process");
     }
 

@@ -7,7 +7,9 @@ mod convert;
 mod descriptors;
 mod memory;
 mod observer;
+mod refusal;
 mod shards;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

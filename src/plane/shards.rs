@@ -13,9 +13,10 @@ use ringmain_shards::reactor::{self, Node};
 
 use super::convert::{engine_config, node_config};
 use super::descriptors;
-use super::memory::{Watermarks, resident_bytes};
+use super::memory::Watermarks;
 use super::observer::{self, Answer, Observer};
-use super::{DataPlane, Event, Notifier};
+use super::watchdog::Watchdog;
+use super::{DataPlane, Event, Notifier, refusal};
 use crate::config::{Config, Listener, LiveChanges};
 
 /// Starts the shards.
@@ -44,7 +45,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
             Shard::new(shard, cfg, node, fastrand::u64(..), now)
         }
     };
-    let node = reactor::run(&node_cfg, factory).map_err(|e| e.to_string())?;
+    let node = reactor::run(&node_cfg, factory).map_err(|e| refusal::explained(&e, shards))?;
     for d in &node.kernel().degradations {
         tracing::warn!(
             feature = ?d.feature,
@@ -75,6 +76,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         notifier,
         inbox,
         watch: Watch::new(&config),
+        watchdog: Watchdog::from_env(shards, Instant::now()),
         pressure: Pressure::Normal,
         descriptors_scarce: false,
     };
@@ -173,6 +175,8 @@ struct Watcher {
     notifier: Notifier,
     inbox: flume::Receiver<Order>,
     watch: Watch,
+    /// Where the supervisor wants signs of life.
+    watchdog: Option<Watchdog>,
     pressure: Pressure,
     descriptors_scarce: bool,
 }
@@ -183,7 +187,7 @@ impl Watcher {
             let next = flume::Selector::new()
                 .recv(&self.inbox, |order| order.ok().map(Next::Order))
                 .recv(self.node.events(), |event| event.ok().map(Next::Event))
-                .wait_timeout(self.watch.check_interval);
+                .wait_timeout(self.patience());
             match next {
                 Ok(Some(Next::Event(event))) => self.on_event(event),
                 Ok(Some(Next::Order(Order::Apply { engine, watch }))) => {
@@ -199,16 +203,29 @@ impl Watcher {
             if !self.node.ready() {
                 break;
             }
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.look(&self.node, Instant::now());
+            }
         }
         let why = self.node.join().err().unwrap_or_else(|| "the shards ended".to_owned());
         self.notifier.send(Event::Failed(why));
     }
 
-    fn on_event(&self, event: boundary::Event) {
+    /// How long nothing may be heard before there is something to look at.
+    fn patience(&self) -> Duration {
+        let interval = self.watch.check_interval;
+        let now = Instant::now();
+        self.watchdog.as_ref().map_or(interval, |w| w.due().duration_since(now).min(interval))
+    }
+
+    fn on_event(&mut self, event: boundary::Event) {
         let answer = match event {
             boundary::Event::Log { shard, level, text } => return log(shard, level, &text),
             boundary::Event::Report { report } => Answer::Report { report },
             boundary::Event::Turns { token, spans, .. } => Answer::Turns { token, spans },
+            boundary::Event::Stats { shard, token, .. } => {
+                return self.watchdog.iter_mut().for_each(|w| w.answered(shard, token));
+            }
             _ => return,
         };
         // The observer takes them faster than shards can send them; if it ended, so does the node.
@@ -217,7 +234,7 @@ impl Watcher {
 
     fn sample(&mut self) {
         self.sample_descriptors();
-        let Some(used) = resident_bytes() else { return };
+        let Some(used) = self.watch.marks.used_bytes() else { return };
         let pressure = self.watch.marks.pressure(used, self.pressure);
         if pressure != self.pressure {
             self.pressure = pressure;
@@ -246,16 +263,21 @@ impl Watcher {
     }
 
     /// Ends all connections, then the shards. [S-20]
-    fn shut_down(self, grace: Duration) {
+    fn shut_down(mut self, grace: Duration) {
         let end = Instant::now() + grace;
         self.node.stop_accepting();
         self.tell_all(&Control::Drain);
         let mut open = self.node.handles().len();
-        while open > 0 {
-            match self.node.events().recv_deadline(end) {
+        while open > 0 && Instant::now() < end {
+            let next = self.watchdog.as_ref().map_or(end, |w| w.due().min(end));
+            match self.node.events().recv_deadline(next) {
                 Ok(boundary::Event::Drained { .. }) => open -= 1,
                 Ok(event) => self.on_event(event),
-                Err(_) => break,
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.look_while_ending(Instant::now());
             }
         }
         for (shard, stats) in self.node.stats().iter().enumerate() {

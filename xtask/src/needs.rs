@@ -22,6 +22,8 @@ const NEEDS: &[Need] = &[
     Need { probe: "command -v ip", package: "iproute2" },
     Need { probe: "command -v promtool", package: "prometheus" },
     Need { probe: "command -v valgrind", package: "valgrind" },
+    // Of the unit in deploy/: nothing is started.
+    Need { probe: "command -v systemd-analyze", package: "systemd" },
 ];
 
 /// Tools that make the checks better but are not there by default: minutes to compile.

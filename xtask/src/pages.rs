@@ -12,9 +12,17 @@ const PAGES: &[&str] = &[
     "docs/HOUSE.md",
     "docs/user/admin-socket.md",
     "docs/user/configuration.md",
+    "docs/user/doctor.md",
     "docs/user/loadgen.md",
     "docs/user/metrics.md",
+    "docs/user/million.md",
     "docs/user/operations.md",
+    "tuning/README.md",
+    "tuning/containers.md",
+    "tuning/deployment.md",
+    "tuning/host.md",
+    "tuning/million.md",
+    "tuning/sizing.md",
 ];
 
 /// Where functions and types live.
@@ -22,7 +30,7 @@ const SOURCES: &[&str] =
     &["src", "shards/src", "mqtt/src", "control/src", "sim/src", "loadgen/src", "xtask/src"];
 
 /// What a name in backticks must end in to be a file.
-const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", "/"];
+const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", ".json", ".service", "/"];
 
 /// `cargo xtask pages`.
 pub(crate) fn run(_: &[String]) -> ExitCode {

@@ -23,7 +23,8 @@ section! {
         /// the backlog.
         max_handshakes_per_shard: u32 = 4_096, [1..=1_048_576], Live;
         /// Memory of the process above which new connections are refused, QoS 0 messages dropped and
-        /// publishers of QoS 1 and 2 told 0x97. 0: 80 % of what the control group or machine has.
+        /// publishers of QoS 1 and 2 told 0x97. 0: 80 % of what the control group or machine has; in a
+        /// control group with a limit, what that is charged for counts, sockets included.
         memory_high_bytes: u64 = 0, [0..=17_592_186_044_416], Live;
         /// Memory above which publishers are paused too. 0: 90 %.
         memory_critical_bytes: u64 = 0, [0..=17_592_186_044_416], Live;
