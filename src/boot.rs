@@ -50,9 +50,10 @@ pub fn run(
         tracing::warn!("{problem} (ringmain doctor)");
     }
     // Opened first: if it cannot be, no client has been served yet.
-    let opened = admin::open(&config)?;
-    let config = Arc::new(config);
     let supervisor = Supervisor::from_env();
+    let opened = admin::open(&config)
+        .inspect_err(|why| supervisor.status(&format!("cannot start: {why}")))?;
+    let config = Arc::new(config);
     let plane = start(Arc::clone(&config), notifier)
         .inspect_err(|why| supervisor.status(&format!("cannot start: {why}")))
         .map_err(BootError::Plane)?;
@@ -153,23 +154,23 @@ impl Root<'_> {
         }
     }
 
-    fn ready(&mut self, addresses: &[SocketAddr]) {
-        for address in addresses {
-            tracing::info!(%address, "listening");
-        }
-        self.hint();
-        self.set_listening(true);
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        self.listening = format!("listening on {}", addresses.join(", "));
-        self.supervisor.ready(&self.listening);
-        self.logging.ready();
-    }
-
     /// What `/ready` says.
     fn set_listening(&self, listening: bool) {
         if let Some(control) = &self.control {
             control.set_listening(listening);
         }
+    }
+
+    fn ready(&mut self, addresses: &[SocketAddr]) {
+        for address in addresses {
+            tracing::info!(%address, "listening");
+        }
+        self.hint();
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        self.listening = format!("listening on {}", addresses.join(", "));
+        self.supervisor.ready(&self.listening);
+        self.set_listening(true);
+        self.logging.ready();
     }
 
     /// A broker that nobody can reach looks broken: say how to open it.

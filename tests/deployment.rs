@@ -104,6 +104,7 @@ fn refused(prepare: fn() -> std::io::Result<()>, user: Option<u32>) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
     command.args(["--listen", "tcp://127.0.0.1:0", "--shards", "2", "--log", "error"]);
     command.args(["--set", "node.pin_cores=false"]).stdin(Stdio::null());
+    command.args(["--set", "admin.socket=", "--set", "admin.metrics_listen="]);
     if let Some(user) = user {
         command.uid(user).gid(user);
     }

@@ -40,6 +40,7 @@ impl Service {
             .arg("--config")
             .arg(folder.join("ringmain.toml"))
             .args(["--shards", "2", "--set", "node.pin_cores=false"])
+            .args(["--set", "admin.socket=", "--set", "admin.metrics_listen="])
             .env("NOTIFY_SOCKET", &address)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
