@@ -154,23 +154,23 @@ impl Root<'_> {
         }
     }
 
-    /// What `/ready` says.
-    fn set_listening(&self, listening: bool) {
-        if let Some(control) = &self.control {
-            control.set_listening(listening);
-        }
-    }
-
     fn ready(&mut self, addresses: &[SocketAddr]) {
         for address in addresses {
             tracing::info!(%address, "listening");
         }
         self.hint();
+        self.set_listening(true);
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.listening = format!("listening on {}", addresses.join(", "));
         self.supervisor.ready(&self.listening);
-        self.set_listening(true);
         self.logging.ready();
+    }
+
+    /// What `/ready` says.
+    fn set_listening(&self, listening: bool) {
+        if let Some(control) = &self.control {
+            control.set_listening(listening);
+        }
     }
 
     /// A broker that nobody can reach looks broken: say how to open it.

@@ -60,8 +60,8 @@ fn run_with(name: &str, texts: &[&str], events: Vec<Event>, answers_shutdown: bo
         logging: &logging,
         supervisor: Supervisor::default(),
         plane: Box::new(plane),
-        control: None,
         listening: String::new(),
+        control: None,
         deadline: None,
     };
     for text in texts.iter().skip(1) {

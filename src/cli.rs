@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use ringmain_control::client::Client;
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
 use crate::doctor::{self, Doctor};
-use crate::{boot, logging, plane};
+use crate::{boot, logging, observe, plane};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -39,6 +40,15 @@ enum Command {
     /// Say what this host needs for so many connections, which limit stops them first, and what on it is
     /// dangerous; change it, and change it back
     Doctor(Box<Doctor>),
+    /// Show what the shards of a running broker do: load, rates, times by stage, drops, slow clients, memory
+    Top(Box<Observing<observe::Top>>),
+    /// Say where the time of the slowest messages of a running broker went, and what to look at next
+    ExplainSlow(Box<Observing<observe::ExplainSlow>>),
+    /// Check that a running broker accounts for each copy of a message. Ends with 0 if it does, 1 if not, 3 if that
+    /// cannot be told
+    Audit(Box<Observing<observe::Audit>>),
+    /// Draw a flame graph of a running broker
+    Profile(Box<Observing<observe::Profile>>),
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
     Home {
         #[command(flatten)]
@@ -69,6 +79,18 @@ struct Options {
     /// What is logged: off, error, warn, info, debug, trace or a list of target=level
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+}
+
+/// A command that asks a running broker.
+#[derive(Debug, Args)]
+struct Observing<T: Args> {
+    /// Admin socket of the broker, instead of the one that the configuration names
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    what: T,
+    #[command(flatten)]
+    options: Options,
 }
 
 impl Options {
@@ -108,10 +130,28 @@ pub fn run(cli: Cli) -> ExitCode {
             check_config(&cli.options.then(options).then(file).sources())
         }
         Some(Command::Doctor(options)) => doctor::run(&options),
+        Some(Command::Top(o)) => observe(cli.options, *o, observe::top),
+        Some(Command::ExplainSlow(o)) => observe(cli.options, *o, observe::explain_slow),
+        Some(Command::Audit(o)) => observe(cli.options, *o, observe::audit),
+        Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
         }
     }
+}
+
+/// Runs a command that asks a running broker, at its socket.
+fn observe<T: Args>(before: Options, o: Observing<T>, run: observe::Run<T>) -> ExitCode {
+    let configured = || before.then(o.options).sources().load().map(|c| observe::socket(&c));
+    let socket = match o.socket.map_or_else(configured, |path| Ok(Some(path))) {
+        Ok(Some(socket)) => socket,
+        Ok(None) => {
+            eprintln!("the configuration has no admin socket: set admin.socket, or give --socket");
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(errors) => return wrong(&errors),
+    };
+    run(&Client::new(&socket), &o.what)
 }
 
 fn check_config(sources: &Sources) -> ExitCode {

@@ -7,5 +7,6 @@ pub mod config;
 mod doctor;
 pub mod logging;
 pub mod notify;
+mod observe;
 pub mod plane;
 pub mod signals;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Numbers by name.
 pub type Numbers = BTreeMap<String, u64>;
 
-/// `GET /v1/node`.
+/// `GET /v1/node`, and `GET /v1/node?buckets=1`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Node {
     /// Its name (`node.name`).
@@ -102,6 +102,10 @@ pub struct Summary {
     pub p999: u64,
     /// All are.
     pub max: u64,
+    /// With `buckets=1`, for stages: values, in ascending order, and how often each was; so that two looks tell what was
+    /// in between. What is within a percent counts as the same value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<(u64, u64)>,
 }
 
 /// `GET /v1/slow?n=N`.
@@ -210,6 +214,10 @@ pub struct Account {
     pub queued: u64,
     /// Copies sent and not yet acknowledged.
     pub inflight: u64,
+    /// Messages waiting in shared groups whose home this is. They are no copies yet: they count as matched when
+    /// a member gets them, or when the group drops them.
+    #[serde(default)]
+    pub group_queued: u64,
     /// `matched` less all the others.
     pub difference: i64,
 }
@@ -244,6 +252,51 @@ pub struct Turn {
     pub mails: u32,
     /// Sends.
     pub sends: u32,
+}
+
+/// `GET /v1/profile?seconds=N&hz=N`: where the threads of the broker spent their CPU time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Profile {
+    /// Process id of the broker.
+    pub pid: u32,
+    /// For how long it was sampled, ms.
+    pub ms: u64,
+    /// Samples asked for in a second of CPU time of each thread.
+    pub hz: u32,
+    /// Samples taken.
+    pub samples: u64,
+    /// Samples that found no room, and are not among `stacks`.
+    pub lost: u64,
+    /// Threads that could not be sampled, and why.
+    pub failed: Vec<String>,
+    /// What is mapped as code, to find the names of addresses with.
+    pub modules: Vec<Module>,
+    /// Different stacks.
+    pub stacks: Vec<Stack>,
+}
+
+/// A mapped piece of a file with code in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Where it begins.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// Where the beginning of the file is mapped.
+    pub base: u64,
+    /// The file, or a name in brackets.
+    pub path: String,
+}
+
+/// How often a thread was found in the same place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// Name of the thread.
+    pub thread: String,
+    /// Samples.
+    pub count: u64,
+    /// Addresses in the memory of the broker, innermost first: where it was, then where calls return to.
+    pub addresses: Vec<u64>,
 }
 
 /// Any answer with a status of 400 or above.

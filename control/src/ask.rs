@@ -14,7 +14,7 @@ use crate::http::Refusal;
 /// Beyond the time within which the node answers: for the way there and back.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What was seen so recently is shown again, so that many who look cost as much as four a second.
-const FRESH: Duration = Duration::from_millis(250);
+pub(crate) const FRESH: Duration = Duration::from_millis(250);
 
 /// Lives on: the thread of the control plane. At most one question of each kind is under way.
 #[derive(Debug)]

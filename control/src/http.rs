@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -16,10 +16,13 @@ use ringmain_kernel_params::{Host, counters};
 use ringmain_shards::observe::{TURNS_MS_MAX, TurnSpan};
 use serde::Serialize;
 
-use crate::ask::Asker;
+use crate::ask::{Asker, FRESH};
 use crate::metrics::{self, Surroundings};
 use crate::process::Process;
-use crate::{api, node, text};
+use crate::{api, audit, node, profile, slow, text};
+
+/// Between the two looks of an audit: the second must not be the first, shown again.
+const BETWEEN_LOOKS: Duration = FRESH.saturating_add(Duration::from_millis(50));
 
 /// All that answers need.
 #[derive(Debug)]
@@ -60,7 +63,10 @@ const ROUTES: &[Route] = &[
     route("/live", true, &[], |app, _| Box::pin(live(app))),
     route("/ready", true, &[], |app, _| Box::pin(ready(app))),
     route("/metrics", true, &[], |app, _| Box::pin(scrape(app))),
-    route("/v1/node", false, &[], |app, _| Box::pin(node(app))),
+    route("/v1/node", false, &["buckets"], |app, query| Box::pin(node(app, query))),
+    route("/v1/slow", false, &["n"], |app, query| Box::pin(slow(app, query))),
+    route("/v1/audit", false, &[], |app, _| Box::pin(audit(app))),
+    route("/v1/profile", false, &["seconds", "hz"], |_, query| Box::pin(profile(query))),
     route("/v1/turns", false, &["ms"], |app, query| Box::pin(turns(app, query))),
 ];
 
@@ -101,9 +107,41 @@ async fn scrape(app: Arc<App>) -> Answer {
     Ok(Reply::text(metrics::text(&view, &surroundings), text::CONTENT_TYPE))
 }
 
-async fn node(app: Arc<App>) -> Answer {
+async fn node(app: Arc<App>, query: Query) -> Answer {
+    let buckets = query.number("buckets", 0, 0..=1)? == 1;
     let view = app.asker.view().await?;
-    Reply::json(&node::node(&view))
+    Reply::json(&node::node(&view, buckets))
+}
+
+async fn slow(app: Arc<App>, query: Query) -> Answer {
+    let n = query.number("n", 10, 1..=slow::N_MAX)?;
+    Reply::json(&slow::of(&*app.asker.view().await?, n as usize))
+}
+
+async fn audit(app: Arc<App>) -> Answer {
+    let first = app.asker.view().await?;
+    tokio::time::sleep(BETWEEN_LOOKS).await;
+    Reply::json(&audit::of(&first, &*app.asker.view().await?))
+}
+
+async fn profile(query: Query) -> Answer {
+    let seconds = query.number("seconds", 10, 1..=profile::SECONDS_MAX.into())? as u32;
+    let hz = query.number("hz", 499, 1..=profile::HZ_MAX.into())? as u32;
+    let (reply, answer) = flume::bounded(1);
+    // A thread of its own, since it sleeps; nobody waits for it when the broker ends.
+    std::thread::Builder::new()
+        .name("ringmain-profile".to_owned())
+        .spawn(move || drop(reply.send(profile::take(seconds, hz))))
+        .map_err(|e| unavailable(&format!("there is no thread to be had: {e}")))?;
+    match answer.recv_async().await {
+        Ok(Ok(profile)) => Reply::json(&profile),
+        Ok(Err(error)) => Err(unavailable(&error.to_string())),
+        Err(_) => Err(unavailable("the profile ended without a result")),
+    }
+}
+
+fn unavailable(error: &str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
 async fn turns(app: Arc<App>, query: Query) -> Answer {
@@ -364,8 +402,8 @@ mod tests {
         assert!(text.starts_with("there is no /v1/nodes here, but ") && text.contains("/v1/node,"));
         let said = refusal(Door::Socket, &Method::POST, "/v1/node");
         assert_eq!(said, (405, "/v1/node answers GET alone, not POST".to_owned()));
-        let said = refusal(Door::Socket, &get, "/v1/node?x=1");
-        assert_eq!(said, (400, "/v1/node takes nothing, not x".to_owned()));
+        let said = refusal(Door::Socket, &get, "/v1/audit?x=1");
+        assert_eq!(said, (400, "/v1/audit takes nothing, not x".to_owned()));
         let said = refusal(Door::Socket, &get, "/v1/turns?ms=1&ms=2");
         assert_eq!(said, (400, "ms is given twice".to_owned()));
         let long = "/".repeat(5_000);

@@ -7,8 +7,8 @@ use ringmain_shards::observe::{NodeView, PerTurn, ShardView, Stage, TurnSpan};
 
 use crate::{api, fields};
 
-/// The answer to `GET /v1/node`.
-pub(crate) fn node(view: &NodeView) -> api::Node {
+/// The answer to `GET /v1/node`; with the buckets of the stages' histograms if they are asked for.
+pub(crate) fn node(view: &NodeView, buckets: bool) -> api::Node {
     api::Node {
         node: view.node.clone(),
         version: view.version.to_owned(),
@@ -17,11 +17,11 @@ pub(crate) fn node(view: &NodeView) -> api::Node {
         uptime_ms: view.uptime_ms,
         resident_bytes: view.resident_bytes,
         route_table_bytes: view.route_table_bytes,
-        shards: view.shards.iter().map(shard).collect(),
+        shards: view.shards.iter().map(|s| shard(s, buckets)).collect(),
     }
 }
 
-fn shard(view: &ShardView) -> api::Shard {
+fn shard(view: &ShardView, buckets: bool) -> api::Shard {
     let (mut counters, mut gauges, mut times) = Default::default();
     if let Some(report) = &view.report {
         counters = numbers(report.counters.all());
@@ -53,8 +53,8 @@ fn shard(view: &ShardView) -> api::Shard {
         gauges,
         memory: memory.unwrap_or_default(),
         ring: numbers(view.ring.iter().copied()),
-        stages: stages.map(|(stage, h)| (stage.name().to_owned(), summary(h))).collect(),
-        turns: turns.map(|(what, h)| (what.name().to_owned(), summary(h))).collect(),
+        stages: stages.map(|(stage, h)| (stage.name().to_owned(), summary(h, buckets))).collect(),
+        turns: turns.map(|(what, h)| (what.name().to_owned(), summary(h, false))).collect(),
     }
 }
 
@@ -62,7 +62,9 @@ fn numbers(of: impl IntoIterator<Item = (&'static str, u64)>) -> api::Numbers {
     of.into_iter().map(|(name, n)| (name.to_owned(), n)).collect::<BTreeMap<_, _>>()
 }
 
-fn summary(h: &Histogram<u64>) -> api::Summary {
+fn summary(h: &Histogram<u64>, buckets: bool) -> api::Summary {
+    let recorded =
+        h.iter_recorded().map(|v| (v.value_iterated_to(), v.count_since_last_iteration()));
     api::Summary {
         count: h.len(),
         mean: h.mean() as u64,
@@ -71,6 +73,7 @@ fn summary(h: &Histogram<u64>) -> api::Summary {
         p99: h.value_at_quantile(0.99),
         p999: h.value_at_quantile(0.999),
         max: h.max(),
+        buckets: if buckets { recorded.collect() } else { Vec::new() },
     }
 }
 

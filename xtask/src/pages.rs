@@ -13,6 +13,7 @@ const PAGES: &[&str] = &[
     "docs/user/admin-socket.md",
     "docs/user/configuration.md",
     "docs/user/doctor.md",
+    "docs/user/latency.md",
     "docs/user/loadgen.md",
     "docs/user/metrics.md",
     "docs/user/million.md",

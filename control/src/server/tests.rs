@@ -282,3 +282,29 @@ fn what_is_required_and_taken_is_an_error_and_what_is_not_is_left_out() {
     assert!(open(&config).expect("goes on without").socket.is_none());
     assert_eq!(bench.get("/live").0, 200, "the one that was first serves on");
 }
+
+#[test]
+fn slow_messages_the_ledger_and_the_buckets_of_stages_are_served_to_the_operator() {
+    let bench = Bench::start("tools", || Some(fake::view(2)));
+    let (status, body) = bench.get("/v1/slow?n=3");
+    let slow: api::Slow = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, slow.followed), (200, 0));
+    let (status, body) = bench.get("/v1/audit");
+    let audit: api::Audit = serde_json::from_str(&body).expect("JSON");
+    // That node says that copies were dropped which nobody matched.
+    assert_eq!((status, audit.quiet, audit.balanced, audit.wrong.len()), (200, true, false, 2));
+    let buckets = |target: &str| {
+        let node: api::Node = serde_json::from_str(&bench.get(target).1).expect("JSON");
+        node.shards[0].stages["route"].buckets.clone()
+    };
+    let found = buckets("/v1/node?buckets=1");
+    assert!(matches!(found[..], [(value, 1)] if value.abs_diff(5_000) < 100), "{found:?}");
+    assert!(buckets("/v1/node").is_empty());
+    for bad in ["/v1/slow?n=0", "/v1/slow?n=1001", "/v1/profile?seconds=61", "/v1/profile?hz=0"] {
+        assert_eq!(bench.get(bad).0, 400, "{bad}");
+    }
+    for private in ["/v1/slow", "/v1/audit", "/v1/profile"] {
+        let request = format!("GET {private} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(exchange(bench.tcp(), &request).0, 404, "{private} names clients");
+    }
+}

@@ -1,0 +1,284 @@
+//! The operator's tools against a running broker.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ringmain_mqtt::{
+    Connect, ConnectProps, Forward, Packet, PacketId, PublishOut, QoS, Role, Rules,
+    SubscribeOptions, Version, decode, encode, header,
+};
+use serde_json::Value;
+
+/// Bounds every wait; nothing here takes this long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+const V311: Version = Version::V311;
+
+/// A broker with two shards, and its folder.
+struct Broker {
+    child: Child,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+impl Broker {
+    fn start(name: &str, set: &[&str]) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("ringmain-observe-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        command.args(["--shards", "2", "--listen", "tcp://127.0.0.1:0", "--data-dir"]).arg(&folder);
+        // Only the socket: the port of the metrics may be another test's.
+        for pair in set.iter().chain(&["admin.metrics_listen=", "node.pin_cores=false"]) {
+            command.args(["--set", pair]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("is piped")).lines();
+        let mut address = None;
+        loop {
+            let line = lines.next().expect("says that it is ready").unwrap();
+            if let Some((_, rest)) = line.split_once("address=") {
+                address = rest.split_whitespace().next().and_then(|a| a.parse().ok());
+            }
+            if line.contains("ready") {
+                break;
+            }
+        }
+        // It must not be stopped by a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, folder, address: address.expect("says where it listens") }
+    }
+
+    /// Runs a command of the binary at this broker.
+    fn ask(&self, command: &str, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args([command, "--data-dir"])
+            .arg(&self.folder)
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, command: &str, arguments: &[&str]) -> Value {
+        let output = self.ask(command, &[arguments, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    }
+
+    fn client(&self, id: &str, clean_start: bool) -> Client {
+        let stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut client = Client { stream, bytes: Vec::new() };
+        let connect = Connect {
+            version: V311,
+            bridge: false,
+            clean_start,
+            keep_alive_s: 0,
+            client_id: id,
+            username: None,
+            password: None,
+            will: None,
+            props: ConnectProps::default(),
+        };
+        client.send(|out| connect.encode(out));
+        client.next(|p| matches!(p, Packet::ConnAck(_)).then_some(()));
+        client
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = Vec::new();
+        write(&mut out);
+        self.stream.write_all(&out).expect("sends");
+    }
+
+    /// The first packet that `take` takes.
+    fn next<T>(&mut self, take: impl Fn(&Packet<'_>) -> Option<T>) -> T {
+        loop {
+            let h = header(&self.bytes, false).expect("a header");
+            if let Some(h) = h.filter(|h| h.total_len() <= self.bytes.len()) {
+                let packet: Vec<u8> = self.bytes.drain(..h.total_len()).collect();
+                let body = &packet[usize::from(h.len)..];
+                let rules = Rules { strict_utf8: false };
+                let packet = decode(h, body, V311, Role::Client, &rules).expect("valid");
+                if let Some(taken) = take(&packet) {
+                    return taken;
+                }
+                continue;
+            }
+            let mut chunk = [0; 4096];
+            let n = self.stream.read(&mut chunk).expect("says something");
+            assert!(n > 0, "the broker closed the connection");
+            self.bytes.extend_from_slice(&chunk[..n]);
+        }
+    }
+
+    fn subscribe(&mut self, filter: &str) {
+        let options = SubscribeOptions { qos: QoS::AtLeastOnce, ..SubscribeOptions::default() };
+        let id = PacketId::new(7).unwrap();
+        self.send(|out| encode::subscribe(out, V311, id, None, &[(filter, options)]));
+        self.next(|p| matches!(p, Packet::SubAck(_)).then_some(()));
+    }
+
+    /// Publishes with QoS 1 and waits for PUBACK.
+    fn publish(&mut self, topic: &str, packet_id: u16) {
+        self.send(|out| {
+            let publish = PublishOut {
+                dup: false,
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic,
+                packet_id,
+                message_expiry_s: None,
+                topic_alias: None,
+                subscription_ids: &[],
+                forward: Forward::EMPTY,
+                payload_len: 2,
+            };
+            publish.encode_head(out, V311);
+            out.extend_from_slice(b"hi");
+        });
+        self.next(|p| matches!(p, Packet::PubAck(_)).then_some(()));
+    }
+
+    /// Waits for a message and acknowledges it after so long.
+    fn take(&mut self, after: Duration) {
+        let id = self.next(|p| match p {
+            Packet::Publish(publish) => publish.packet_id,
+            _ => None,
+        });
+        std::thread::sleep(after);
+        // PUBACK of version 3.1.1.
+        let [high, low] = id.get().to_be_bytes();
+        self.send(|out| out.extend_from_slice(&[0x40, 2, high, low]));
+    }
+}
+
+#[test]
+fn a_subscriber_that_acknowledges_late_is_named_with_its_stage() {
+    let broker = Broker::start("slow", &["mqtt.max_inflight=1"]);
+    let (mut quick, mut slow) = (broker.client("quick", true), broker.client("slow-one", true));
+    quick.subscribe("quick/t");
+    slow.subscribe("slow/t");
+    let mut publisher = broker.client("publisher", true);
+    let late = Duration::from_millis(30);
+    let readers = [
+        std::thread::spawn(move || (0..200).for_each(|_| quick.take(Duration::ZERO))),
+        std::thread::spawn(move || (0..20).for_each(|_| slow.take(late))),
+    ];
+    for n in 0..200 {
+        publisher.publish("quick/t", n + 1);
+        if n < 20 {
+            publisher.publish("slow/t", 1000 + n);
+        }
+    }
+    readers.into_iter().for_each(|r| r.join().unwrap());
+    let answer = broker.json("explain-slow", &[]);
+    let worst = &answer["slowest"][0];
+    assert_eq!(
+        (&worst["subscriber"], &worst["topic"]),
+        (&"slow-one".into(), &"slow/t".into()),
+        "{answer}"
+    );
+    assert_eq!(answer["clients"][0]["name"], "slow-one", "{answer}");
+    let stage = answer["verdict"]["stage"].as_str().unwrap();
+    assert!(["queue", "acknowledge"].contains(&stage), "{answer}");
+    let shown = broker.ask("explain-slow", &["-n", "1"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("p99.9 is "), "{shown:?}");
+}
+
+#[test]
+fn the_ledger_balances_after_traffic_in_which_clients_are_cut_off() {
+    let broker = Broker::start("audit", &["mqtt.max_mqueue_len=3"]);
+    let mut publisher = broker.client("publisher", true);
+    for round in 0..20_u16 {
+        let mut gone = broker.client(&format!("gone-{round}"), true);
+        let mut away = broker.client(&format!("away-{round}"), false);
+        let mut member = broker.client(&format!("member-{round}"), round % 2 == 0);
+        gone.subscribe("t/#");
+        away.subscribe("t/+");
+        member.subscribe("$share/g/t/1");
+        publisher.publish("t/1", 2 * round + 1);
+        gone.take(Duration::ZERO);
+        // Cut off with a message in flight; its session ends, those of the others stay or end.
+        drop((gone, away, member));
+        publisher.publish("t/1", 2 * round + 2);
+    }
+    let output = broker.ask("audit", &["--wait", "60", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let ledger: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&ledger["quiet"], &ledger["balanced"]), (&true.into(), &true.into()), "{ledger}");
+    let total = |name: &str| ledger["total"][name].as_u64().unwrap();
+    assert!(total("matched") > 100 && total("completed") >= 20 && total("queued") > 0, "{ledger}");
+    assert!(!ledger["total"]["dropped"].as_object().unwrap().is_empty(), "{ledger}");
+    assert_eq!(ledger["shards"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn top_counts_what_clients_do() {
+    let broker = Broker::start("top", &[]);
+    let mut subscriber = broker.client("subscriber", true);
+    subscriber.subscribe("t");
+    let mut publisher = broker.client("publisher", true);
+    let traffic = std::thread::spawn(move || {
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            publisher.publish("t", 5);
+            subscriber.take(Duration::ZERO);
+        }
+    });
+    let seen = broker.json("top", &["--once", "--interval", "1"]);
+    traffic.join().unwrap();
+    assert_eq!(seen["connections"], 2, "{seen}");
+    assert!(seen["received_per_s"].as_f64().unwrap() > 0.0, "{seen}");
+    assert!(seen["stages"]["send"]["count"].as_u64().unwrap() > 0, "{seen}");
+    let loop_of = |name: &str| seen["shards"][0][name].as_f64().unwrap();
+    assert!(loop_of("busy") + loop_of("waiting") > 0.5, "{seen}");
+}
+
+#[test]
+fn a_broker_samples_itself_and_records_its_turns_while_it_serves() {
+    let broker = Broker::start("profile", &[]);
+    let mut publisher = broker.client("publisher", true);
+    let traffic = std::thread::spawn(move || {
+        let until = Instant::now() + Duration::from_secs(4);
+        let mut messages = 0_u32;
+        while Instant::now() < until {
+            publisher.publish("nobody/here", 5);
+            messages += 1;
+        }
+        messages
+    });
+    let file = |name: &str| broker.folder.join(name).to_str().unwrap().to_owned();
+    let (svg, folded, turns) = (file("a.svg"), file("a.txt"), file("turns.json"));
+    let files = ["--output", &svg, "--folded", &folded, "--turns", &turns];
+    let written =
+        broker.json("profile", &[&["--source", "broker", "--seconds", "2"], &files[..]].concat());
+    assert!(traffic.join().unwrap() > 0, "it serves while it is sampled");
+    assert!(written["total"].as_u64().unwrap() > 0, "{written}");
+    assert!(written["turns"]["count"].as_u64().unwrap() > 0, "{written}");
+    let folded = std::fs::read_to_string(&folded).unwrap();
+    // Debug information of this build may lack inlined functions; the reactor's are there in any case.
+    assert!(folded.contains("ringmain_shards::reactor"), "{folded}");
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(&turns).unwrap()).unwrap();
+    let is_turn = |e: &&Value| e["name"] == "turn";
+    assert!(trace["traceEvents"].as_array().unwrap().iter().filter(is_turn).count() > 10);
+}
