@@ -324,7 +324,7 @@ fn a_delay_in_any_one_stage_is_named() {
 
 #[test]
 fn messages_that_came_while_the_shard_was_busy_elsewhere_are_told_to_have_arrived_late() {
-    let set = ["observe.delay_stage=arrival", "observe.delay_us=100000", "node.shards=1"];
+    let set = ["observe.delay_stage=arrival", "observe.delay_us=100000"];
     let broker = Broker::start("arrival", &set);
     let mut subscriber = broker.client("subscriber", true);
     subscriber.subscribe("t");
@@ -336,7 +336,9 @@ fn messages_that_came_while_the_shard_was_busy_elsewhere_are_told_to_have_arrive
     }
     (0..20).for_each(|_| subscriber.next(|p| matches!(p, Packet::Publish(_)).then_some(())));
     let answer = broker.json("explain-slow", &[]);
-    assert_eq!(answer["slowest"][0]["slowest_stage"], "arrival", "{answer}");
+    // The delay is before the system call that starts sends: so those take as long.
+    let late = answer["slowest"][0]["stages_ns"]["arrival"].as_u64();
+    assert!(late > Some(50_000_000), "{answer}");
 }
 
 #[test]

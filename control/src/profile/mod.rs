@@ -175,13 +175,20 @@ mod tests {
     #[test]
     fn a_thread_that_works_is_found_working_one_that_sleeps_is_not_and_only_one_may_look() {
         static END: AtomicBool = AtomicBool::new(false);
+        // A thread has its name when it runs, not before.
+        static RUN: std::sync::Barrier = std::sync::Barrier::new(3);
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let busy = named("busy-one").spawn(|| spins(&END)).unwrap();
+        let busy = named("busy-one").spawn(|| {
+            RUN.wait();
+            spins(&END)
+        });
         let idle = named("idle-one").spawn(|| {
+            RUN.wait();
             while !END.load(Ordering::Relaxed) {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         });
+        RUN.wait();
         let other = std::thread::spawn(|| {
             std::thread::sleep(Duration::from_millis(300));
             take(1, 99)
@@ -189,7 +196,7 @@ mod tests {
         let profile = take(2, 250).unwrap();
         assert!(matches!(other.join().unwrap(), Err(ProfileError::Busy)));
         END.store(true, Ordering::Relaxed);
-        busy.join().unwrap();
+        busy.unwrap().join().unwrap();
         idle.unwrap().join().unwrap();
 
         let of = |name: &str| {

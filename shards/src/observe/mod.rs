@@ -7,7 +7,7 @@ mod stage;
 mod view;
 
 pub use recorder::{
-    Delay, DriverMemory, Followed, Journey, Observed, Recorder, Recording, TurnCounts,
+    Between, Delay, DriverMemory, Followed, Journey, Observed, Recorder, Recording, TurnCounts,
 };
 pub use report::{LoopTimes, MemoryUse, Report, Trace};
 pub use stage::{Histograms, PerTurn, Stage};

@@ -128,6 +128,21 @@ struct Turns {
     spans: Vec<TurnSpan>,
 }
 
+/// The system call between two turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Between {
+    /// It could not sleep.
+    #[default]
+    Submit,
+    /// It could, and nothing had come when it began.
+    Sleep,
+    /// It could, and the kernel said that something had come.
+    SleepWithWork,
+}
+
+/// A call that could sleep and took longer than this did sleep, ns: so long submissions do not take.
+const SLEPT_NS: u64 = 1_000_000;
+
 /// Quantities of a turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TurnCounts {
@@ -458,18 +473,23 @@ impl Recorder {
 
     // ---- the loop -------------------------------------------------------------------------------------
 
-    /// A turn begins. `slept`: whether the system call before it could sleep.
-    pub fn start_turn(&mut self, now_ns: u64, unix_ms: u64, slept: bool) {
+    /// A turn begins. `between`: what the system call before it was for.
+    pub fn start_turn(&mut self, now_ns: u64, unix_ms: u64, between: Between) {
         let before_ns = std::mem::replace(&mut self.turn_ns, now_ns);
         self.unix_ms = unix_ms;
         if self.ended_ns == 0 {
             return;
         }
         let away = now_ns.saturating_sub(self.ended_ns);
-        // What is found now came since the shard looked before. A call that could sleep and took longer than
-        // that turn did sleep: then what woke it came just now.
-        let did_sleep = slept && away > self.ended_ns.saturating_sub(before_ns);
-        self.unread_ns = if did_sleep { 0 } else { now_ns.saturating_sub(before_ns) };
+        let slept = between != Between::Submit;
+        // What is found now came since the shard looked before, unless the shard slept: what wakes it came just
+        // now. That something had come may be old news; a call that takes long did sleep.
+        let looked_late = match between {
+            Between::Submit => true,
+            Between::SleepWithWork => away < SLEPT_NS,
+            Between::Sleep => false,
+        };
+        self.unread_ns = if looked_late { now_ns.saturating_sub(before_ns) } else { 0 };
         *(if slept { &mut self.times.slept_ns } else { &mut self.times.enters_ns }) += away;
         if let Some(last) = self.turns.as_mut().and_then(|t| t.spans.last_mut())
             && last.enter_ns == u64::MAX

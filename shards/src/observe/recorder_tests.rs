@@ -22,7 +22,7 @@ fn recorder() -> Recorder {
     NOW.set(1_000_000);
     let mut r = Recorder::default();
     r.start(Some(Recording { clock: now, origin_ns: 0, delay: None }));
-    r.start_turn(now(), 5_000, false);
+    r.start_turn(now(), 5_000, Between::Submit);
     r
 }
 
@@ -111,11 +111,11 @@ fn an_acknowledgement_counts_whether_it_comes_before_or_after_the_end_of_the_sen
         if late {
             send_all(&mut r, 10);
             pass(5_000);
-            r.start_turn(now(), 0, true);
+            r.start_turn(now(), 0, Between::Sleep);
             r.acked(3, 77);
         } else {
             pass(20);
-            r.start_turn(now(), 0, true);
+            r.start_turn(now(), 0, Between::Sleep);
             r.acked(3, 77);
             send_all(&mut r, 10);
         }
@@ -185,7 +185,7 @@ fn turns_and_the_time_between_them_add_up() {
     let counts = TurnCounts { completions: 3, mails: 2, sends: 1 };
     r.end_turn(HERE, true, counts);
     pass(1_000);
-    r.start_turn(now(), 0, true);
+    r.start_turn(now(), 0, Between::Sleep);
     r.end_turn(HERE, false, TurnCounts::default());
     pass(1_000_000);
     let (token, spans) = r.turns_recorded(now()).expect("a millisecond is over");
@@ -198,18 +198,23 @@ fn turns_and_the_time_between_them_add_up() {
 
 #[test]
 fn a_message_that_came_during_a_long_turn_may_have_waited_for_it() {
-    for (away, slept, unread) in
-        [(10, true, 5_010), (10, false, 5_010), (6_000, true, 0), (6_000, false, 11_000)]
-    {
+    use Between::{Sleep, SleepWithWork, Submit};
+    for (away, between, unread) in [
+        (10, Submit, 5_010),
+        (6_000, Submit, 11_000),
+        (10, Sleep, 0),
+        (10, SleepWithWork, 5_010),
+        (2 * SLEPT_NS, SleepWithWork, 0),
+    ] {
         let mut r = recorder();
         pass(5_000);
         r.end_turn(HERE, true, TurnCounts::default());
         pass(away);
-        r.start_turn(now(), 0, slept);
+        r.start_turn(now(), 0, between);
         publish(&mut r, 1, 1, 1, None);
         send_all(&mut r, 1);
         let arrival = traces(&mut r)[0].spans_ns[Stage::Arrival as usize];
-        assert_eq!(arrival, unread, "away {away}, slept {slept}");
+        assert_eq!(arrival, unread, "away {away}, {between:?}");
     }
 }
 

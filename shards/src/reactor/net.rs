@@ -25,7 +25,7 @@ use crate::engine::effects::{Effects, Op};
 use crate::engine::ids::{ConnId, Now, ShardId};
 use crate::engine::input::Input;
 use crate::mesh::{Delivery, Lanes};
-use crate::observe::{DriverMemory, Stage as Part, TurnCounts};
+use crate::observe::{Between, DriverMemory, Stage as Part, TurnCounts};
 
 /// Completions handled in one turn, of all rings. Bounds the time that a mail waits behind sockets.
 const TURN_COMPLETIONS_MAX: usize = 1024;
@@ -105,8 +105,8 @@ pub(super) struct NetTask<M> {
     busy_ns: u64,
     /// When the last turn ended.
     ended_ns: u64,
-    /// Whether the system call after it could sleep.
-    slept: bool,
+    /// The system call after it.
+    between: Between,
 }
 
 impl<M: Machine> NetTask<M> {
@@ -131,7 +131,7 @@ impl<M: Machine> NetTask<M> {
             busy_wait,
             busy_ns: 0,
             ended_ns: 0,
-            slept: false,
+            between: Between::Submit,
         }
     }
 
@@ -164,7 +164,7 @@ impl<M: Machine> NetTask<M> {
         self.net.read_clock();
         let Now { mono_ns: now_ns, unix_ms } = self.net.now;
         self.net.shared.heartbeat(self.net.me, now_ns);
-        self.fx.observe.start_turn(now_ns, unix_ms, self.slept);
+        self.fx.observe.start_turn(now_ns, unix_ms, self.between);
         let sends_before = self.net.sends;
         self.fed = false;
         let mut handled = 0;
@@ -347,7 +347,7 @@ impl<M: Machine> NetTask<M> {
     /// missed for [`SLEEP_AFTER_SENDS`] at most.
     fn sleep_or_submit(&mut self) -> io::Result<()> {
         let sends = std::mem::take(&mut self.net.quiet_sends);
-        self.slept = false;
+        self.between = Between::Submit;
         if self.net.rings[0].is_busy() {
             return self.net.rings[0].enter_again();
         }
@@ -364,7 +364,8 @@ impl<M: Machine> NetTask<M> {
             && self.net.stage == self.net.shared.stage()
             && !self.net.has_work()?;
         let entered = if idle && !timeout.is_zero() {
-            self.slept = true;
+            let work = self.net.rings[0].announces_work();
+            self.between = if work { Between::SleepWithWork } else { Between::Sleep };
             self.net.shared.heartbeat(self.net.me, 0);
             match sends {
                 1..=QUIET_SENDS_MAX => {

@@ -190,7 +190,7 @@ impl Ring {
     }
 
     /// What the kernel says; see [`Self::has_work_now`] for when it is not so.
-    fn announces_work(&mut self) -> bool {
+    pub(super) fn announces_work(&mut self) -> bool {
         let sq = self.io.submission();
         sq.taskrun() || sq.cq_overflow()
     }
