@@ -139,6 +139,10 @@ impl Root<'_> {
                 Some(ExitCode::FAILURE)
             }
             (Event::Stopped, Some(_)) => {
+                let lost_lines = self.logging.lost();
+                if lost_lines > 0 {
+                    tracing::warn!(lost_lines, "stderr did not take the log in time");
+                }
                 tracing::info!("stopped");
                 Some(ExitCode::SUCCESS)
             }

@@ -370,3 +370,44 @@ fn a_message_that_waited_for_its_client_to_come_back_spent_its_time_in_the_queue
         assert!(Instant::now() < until, "{answer}");
     }
 }
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    use std::os::fd::AsRawFd;
+    let folder = std::env::temp_dir().join(format!("ringmain-observe-{}-log", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+    command.args(["--shards", "1", "--listen", "tcp://127.0.0.1:0", "--data-dir"]).arg(&folder);
+    command.args(["--set", "admin.metrics_listen="]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    let mut stderr = child.stderr.take().expect("is piped");
+    let mut said = String::new();
+    while !said.contains("ready\n") {
+        let mut chunk = [0; 256];
+        let n = stderr.read(&mut chunk).unwrap();
+        said.push_str(std::str::from_utf8(&chunk[..n]).unwrap());
+    }
+    let address = said.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+    let broker = Broker { child, folder, address: address.parse().unwrap() };
+    // SAFETY: changes the size of a pipe that this process owns; no memory involved.
+    let size = unsafe { libc::fcntl(stderr.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert_eq!(size, 4096, "{}", std::io::Error::last_os_error());
+    // Each of these is worth a line in the log.
+    for _ in 0..200 {
+        let mut stray = TcpStream::connect(broker.address).unwrap();
+        stray.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let _ = stray.read_to_end(&mut Vec::new());
+    }
+    let mut subscriber = broker.client("subscriber", true);
+    subscriber.subscribe("t");
+    let mut publisher = broker.client("publisher", true);
+    publisher.publish("t", 1);
+    subscriber.take(Duration::ZERO);
+    let seen = broker.json("top", &["--once", "--interval", "1"]);
+    assert_eq!(seen["connections"], 2, "{seen}");
+    // SAFETY: no memory involved.
+    assert_eq!(unsafe { libc::kill(broker.child.id() as i32, libc::SIGTERM) }, 0);
+    let mut broker = broker;
+    assert!(broker.child.wait().unwrap().success());
+}
