@@ -22,6 +22,7 @@ const PAGES: &[&str] = &[
     "tuning/containers.md",
     "tuning/deployment.md",
     "tuning/host.md",
+    "tuning/latency.md",
     "tuning/million.md",
     "tuning/sizing.md",
 ];
