@@ -83,13 +83,25 @@ struct Running {
     token: u64,
     spare: Vec<Histograms>,
     collected: Instant,
+    recording: Option<Recording>,
+}
+
+/// Shards record their turns; other questions are answered meanwhile.
+struct Recording {
+    token: u64,
+    /// Who has not answered by then is left out.
+    end: Instant,
+    spans: Vec<TurnSpan>,
+    answers: usize,
+    reply: flume::Sender<Vec<TurnSpan>>,
 }
 
 impl Observer {
     /// Runs until all who can ask or answer are gone.
     pub(super) fn run(self) {
         let shards = self.handles.iter().map(|_| Known::new()).collect();
-        Running { o: self, shards, token: 0, spare: Vec::new(), collected: Instant::now() }.run();
+        let (spare, collected) = (Vec::new(), Instant::now());
+        Running { o: self, shards, token: 0, spare, collected, recording: None }.run();
     }
 }
 
@@ -102,10 +114,13 @@ impl Running {
                 .wait_timeout(self.patience());
             match next {
                 Ok(Some(Next::Question(question))) => self.answer(question),
-                Ok(Some(Next::Answer(answer))) => drop(self.take(answer)),
+                Ok(Some(Next::Answer(answer))) => {
+                    self.take(answer);
+                }
                 Ok(None) => return,
                 Err(_) => {}
             }
+            self.end_recording();
             self.look_for_stalls();
             if self.collected.elapsed() >= COLLECT_EVERY {
                 self.collect();
@@ -114,7 +129,10 @@ impl Running {
     }
 
     fn patience(&self) -> Duration {
-        let collect = COLLECT_EVERY.saturating_sub(self.collected.elapsed());
+        let mut collect = COLLECT_EVERY.saturating_sub(self.collected.elapsed());
+        if let Some(recording) = &self.recording {
+            collect = collect.min(recording.end.saturating_duration_since(Instant::now()));
+        }
         self.o.stall.map_or(collect, |stall| (stall / 2).max(Duration::from_millis(5)).min(collect))
     }
 
@@ -125,9 +143,9 @@ impl Running {
                 let up = self.collect();
                 let _ = reply.try_send(Box::new(self.view(&up)));
             }
-            Question::Turns { ms, reply } => {
-                let _ = reply.try_send(self.turns(ms.min(TURNS_MS_MAX)));
-            }
+            // Nobody answers a second one meanwhile.
+            Question::Turns { reply, .. } if self.recording.is_some() => drop(reply),
+            Question::Turns { ms, reply } => self.record_turns(ms.min(TURNS_MS_MAX), reply),
         }
     }
 
@@ -145,37 +163,35 @@ impl Running {
         }
         let mut up = vec![false; self.shards.len()];
         self.wait(ANSWER_WITHIN_MS, |answered| {
-            if let Answered::Report(shard) = answered {
-                up[shard.index()] = true;
-            }
+            up[answered.index()] = true;
             up.iter().all(|up| *up)
         });
         up
     }
 
-    fn turns(&mut self, ms: u32) -> Vec<TurnSpan> {
+    fn record_turns(&mut self, ms: u32, reply: flume::Sender<Vec<TurnSpan>>) {
         self.token += 1;
         let token = self.token;
         for handle in &self.o.handles {
             let _ = handle.send(Control::RecordTurns { token, ms });
         }
-        let (mut all, mut answers) = (Vec::new(), 0);
+        let end = Instant::now() + Duration::from_millis(u64::from(ms) + ANSWER_WITHIN_MS);
+        self.recording = Some(Recording { token, end, spans: Vec::new(), answers: 0, reply });
+    }
+
+    /// Hands the recorded turns over when all shards have answered, or the time is over.
+    fn end_recording(&mut self) {
         let shards = self.shards.len();
-        self.wait(u64::from(ms) + ANSWER_WITHIN_MS, |answered| {
-            if let Answered::Turns(of, mut spans) = answered
-                && of == token
-            {
-                all.append(&mut spans);
-                answers += 1;
-            }
-            answers == shards
-        });
-        all.sort_by_key(|t| (t.shard, t.at_ns));
-        all
+        let over = |r: &mut Recording| r.answers == shards || Instant::now() >= r.end;
+        if let Some(mut recording) = self.recording.take_if(over) {
+            recording.spans.sort_by_key(|t| (t.shard, t.at_ns));
+            // Whoever asked may have gone.
+            let _ = recording.reply.try_send(recording.spans);
+        }
     }
 
     /// Takes answers until `done` says so or the time is over. Looks for stalls meanwhile.
-    fn wait(&mut self, ms: u64, mut done: impl FnMut(Answered) -> bool) {
+    fn wait(&mut self, ms: u64, mut done: impl FnMut(ShardId) -> bool) {
         let end = Instant::now() + Duration::from_millis(ms);
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -185,8 +201,7 @@ impl Running {
             let step = self.o.stall.map_or(left, |stall| stall.min(left));
             match self.o.answers.recv_timeout(step) {
                 Ok(answer) => {
-                    let answered = self.take(answer);
-                    if done(answered) {
+                    if self.take(answer).is_some_and(&mut done) {
                         return;
                     }
                 }
@@ -196,10 +211,16 @@ impl Running {
         }
     }
 
-    /// Nothing of an answer is lost, also if it comes too late for the question.
-    fn take(&mut self, answer: Answer) -> Answered {
+    /// Nothing of a report is lost, also if it comes too late for the question. Whose report it was.
+    fn take(&mut self, answer: Answer) -> Option<ShardId> {
         match answer {
-            Answer::Turns { token, spans } => Answered::Turns(token, spans),
+            Answer::Turns { token, mut spans } => {
+                if let Some(recording) = self.recording.as_mut().filter(|r| r.token == token) {
+                    recording.spans.append(&mut spans);
+                    recording.answers += 1;
+                }
+                None
+            }
             Answer::Report { mut report } => {
                 let shard = report.shard;
                 let known = &mut self.shards[shard.index()];
@@ -211,7 +232,7 @@ impl Running {
                     self.spare.push(*used);
                 }
                 known.last = Some(report);
-                Answered::Report(shard)
+                Some(shard)
             }
         }
     }
@@ -293,11 +314,6 @@ impl Running {
 enum Next {
     Question(Question),
     Answer(Answer),
-}
-
-enum Answered {
-    Report(ShardId),
-    Turns(u64, Vec<TurnSpan>),
 }
 
 impl Known {
