@@ -26,6 +26,8 @@ const WINDOWS: usize = 60;
 const OTHERS: usize = 64;
 /// The slowest messages kept of a window.
 const SLOWEST: usize = 32;
+/// A shard that has not answered is asked again after so long: its answer is lost when the channel for events is full.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// A stalled shard is looked at once in so long.
 const STACK_EVERY: Duration = Duration::from_secs(10);
 /// Questions that wait.
@@ -59,8 +61,8 @@ struct Known {
     totals: Box<Totals>,
     windows: VecDeque<Window>,
     last: Option<Box<Report>>,
-    /// It was asked and has not answered.
-    asked: bool,
+    /// When it was asked, if it has not answered.
+    asked: Option<Instant>,
     stalls: u64,
     /// The turn whose stall was reported last, ns.
     stalled_turn_ns: u64,
@@ -156,9 +158,9 @@ impl Running {
         self.collected = Instant::now();
         for (handle, known) in self.o.handles.iter().zip(&mut self.shards) {
             // One that has not answered yet has one question to answer, however often it is asked.
-            if !known.asked {
+            if known.asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
                 let spare = Box::new(self.spare.pop().unwrap_or_default());
-                known.asked = handle.send(Control::Report { spare }).is_ok();
+                known.asked = handle.send(Control::Report { spare }).ok().map(|()| Instant::now());
             }
         }
         let mut up = vec![false; self.shards.len()];
@@ -224,7 +226,7 @@ impl Running {
             Answer::Report { mut report } => {
                 let shard = report.shard;
                 let known = &mut self.shards[shard.index()];
-                known.asked = false;
+                known.asked = None;
                 known.add(&mut report);
                 let mut used = std::mem::take(&mut report.histograms);
                 used.reset();
@@ -325,7 +327,7 @@ impl Known {
             totals: Box::new(Totals { stages: stages.collect(), turns: turns.collect() }),
             windows: VecDeque::new(),
             last: None,
-            asked: false,
+            asked: None,
             stalls: 0,
             stalled_turn_ns: 0,
             looked: None,
