@@ -10,3 +10,4 @@ pub mod notify;
 mod observe;
 pub mod plane;
 pub mod signals;
+mod symbols;

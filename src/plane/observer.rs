@@ -17,6 +17,7 @@ use ringmain_shards::observe::{
 use ringmain_shards::reactor::{Lookout, ShardHandle};
 
 use super::memory::resident_bytes;
+use crate::symbols::Symbols;
 
 /// Notes are collected so often although nobody asks: shards keep only the slowest messages.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
@@ -298,7 +299,7 @@ impl Running {
             let tid = self.o.lookout.thread(shard);
             let times = thread_times(tid);
             let stack = match self.o.lookout.stack(shard) {
-                Some(stack) => names(&stack),
+                Some(stack) => Symbols::own().stack(&stack).join(" < "),
                 None => format!("it waits in the kernel, in {}", wait_channel(tid)),
             };
             tracing::warn!(
@@ -424,33 +425,6 @@ fn wait_channel(tid: i32) -> String {
     }
 }
 
-/// The names of functions, innermost first, as far as this build has them.
-fn names(stack: &[usize]) -> String {
-    let mut text = String::new();
-    for (depth, at) in stack.iter().enumerate() {
-        // The library takes all addresses for return addresses, which are behind the call. The first is none.
-        let at = at + usize::from(depth == 0);
-        let mut known = false;
-        backtrace::resolve(at as *mut _, |symbol| {
-            let Some(name) = symbol.name() else { return };
-            known = true;
-            // The hash at the end of a mangled name helps nobody.
-            let name = format!("{name:#}");
-            let place = symbol.filename().and_then(|f| f.file_name()).zip(symbol.lineno());
-            let place = place.map_or(String::new(), |(file, line)| {
-                format!(" ({}:{line})", file.to_string_lossy())
-            });
-            text.push_str(&format!("{}{name}{place}", if text.is_empty() { "" } else { " < " }));
-        });
-        if !known {
-            text.push_str(&format!("{}{at:#x}", if text.is_empty() { "" } else { " < " }));
-        }
-    }
-    // What was read of this program's symbols takes tens of MiB.
-    backtrace::clear_symbol_cache();
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,11 +456,5 @@ mod tests {
         assert_eq!(total.len(), 12);
         assert!(total.value_at_quantile(0.5).abs_diff(1_000) <= 16);
         assert!(total.max().abs_diff(5_000_000) <= 50_000);
-    }
-
-    #[test]
-    fn functions_have_names() {
-        let text = names(&[functions_have_names as fn() as usize + 1]);
-        assert!(text.contains("functions_have_names"), "{text}");
     }
 }

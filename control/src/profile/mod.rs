@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ringmain_shards::frames;
+
 use crate::api::{Module, Profile, Stack};
 use arena::Arena;
 use timers::Timer;
@@ -53,8 +55,7 @@ pub fn take(seconds: u32, hz: u32) -> Result<Profile, ProfileError> {
         return Err(ProfileError::Bounds);
     }
     let Ok(_one) = BUSY.try_lock() else { return Err(ProfileError::Busy) };
-    handler::try_reading()
-        .map_err(system("process_vm_readv, which follows frames safely, says"))?;
+    frames::try_reading().map_err(system("process_vm_readv, which follows frames safely, says"))?;
     handler::install().map_err(system("its signal has no handler"))?;
     let threads = threads().map_err(system("its threads are not listed"))?;
     let arena = Box::new(Arena::new(ROOM_BYTES_MAX / size_of::<u64>()));
@@ -86,7 +87,7 @@ pub fn take(seconds: u32, hz: u32) -> Result<Profile, ProfileError> {
         samples,
         lost: arena.lost(),
         failed,
-        modules: modules(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default()),
+        modules: own_modules(),
         stacks,
     })
 }
@@ -124,6 +125,12 @@ fn stacks(arena: &Arena, threads: &BTreeMap<i32, String>) -> (Vec<Stack>, u64) {
         addresses: addresses.to_vec(),
     };
     (counts.into_iter().map(stack).collect(), samples)
+}
+
+/// The mappings of this process with code in them.
+#[must_use]
+pub fn own_modules() -> Vec<Module> {
+    modules(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default())
 }
 
 /// The mappings with code in them, from `/proc/self/maps`.

@@ -9,6 +9,7 @@ use super::clock::monotonic_ns;
 use super::ring::RingAddr;
 use super::stats::ShardStats;
 use crate::engine::ids::ShardId;
+use crate::frames;
 use crate::mesh::Mailbox;
 use crate::observe::{Delay, Recording};
 
@@ -118,9 +119,7 @@ impl Shared {
 
     /// The calling thread is that of a shard.
     pub(super) fn set_thread(&self, shard: ShardId) {
-        // SAFETY: no memory involved.
-        let tid = unsafe { libc::gettid() };
-        self.shards[shard.index()].tid.store(tid, Ordering::Relaxed);
+        self.shards[shard.index()].tid.store(frames::this_thread(), Ordering::Relaxed);
     }
 
     /// A shard's kernel thread; 0 before it runs.

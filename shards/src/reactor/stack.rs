@@ -1,43 +1,31 @@
-//! Where a thread is: its calls, found by a signal handler that follows frame pointers.
-//!
-//! Nothing else is safe to do there: an unwinder takes locks and allocates. The workspace is built with frame
-//! pointers (`.cargo/config.toml`); in a build without them the list has one or two entries.
+//! Where a thread is that takes too long: it is interrupted, and notes its calls.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::frames;
 
 /// Deepest call that is noted.
 const DEPTH_MAX: usize = 64;
-/// A frame is no further than this from its caller's: beyond it the frame pointer is something else.
-const FRAME_BYTES_MAX: usize = 1 << 20;
 /// How long to wait for the handler.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 static ASKING: Mutex<()> = Mutex::new(());
 /// The thread that is asked; the handler does nothing on any other.
 static ASKED: AtomicI32 = AtomicI32::new(0);
-static FRAMES: [AtomicUsize; DEPTH_MAX] = [const { AtomicUsize::new(0) }; DEPTH_MAX];
+static FRAMES: [AtomicU64; DEPTH_MAX] = [const { AtomicU64::new(0) }; DEPTH_MAX];
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 static DONE: AtomicBool = AtomicBool::new(false);
 
 /// The return addresses on the stack of a thread of this process, innermost first.
-pub(super) fn of_thread(tid: i32) -> Option<Vec<usize>> {
+pub(super) fn of_thread(tid: i32) -> Option<Vec<u64>> {
+    static HANDLED: OnceLock<bool> = OnceLock::new();
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let signal = libc::SIGRTMIN() + 4;
-    static HANDLER: Once = Once::new();
-    HANDLER.call_once(|| {
-        // SAFETY: zero is a valid sigaction; the handler is async-signal-safe.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction =
-                note as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void)
-                    as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-            libc::sigemptyset(&raw mut action.sa_mask);
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
-    });
+    if !HANDLED.get_or_init(|| frames::handle(signal, on_signal).is_ok()) {
+        return None;
+    }
     DONE.store(false, Ordering::Relaxed);
     ASKED.store(tid, Ordering::Release);
     // SAFETY: no memory involved; a thread that is gone is an error and nothing else.
@@ -48,75 +36,26 @@ pub(super) fn of_thread(tid: i32) -> Option<Vec<usize>> {
     }
     // A handler that runs only now finds that nobody asks.
     ASKED.store(0, Ordering::Release);
-    let depth = DEPTH.load(Ordering::Acquire);
-    DONE.load(Ordering::Acquire)
-        .then(|| FRAMES[..depth.min(DEPTH_MAX)].iter().map(|f| f.load(Ordering::Relaxed)).collect())
+    DONE.load(Ordering::Acquire).then(|| {
+        let depth = DEPTH.load(Ordering::Relaxed);
+        FRAMES[..depth].iter().map(|f| f.load(Ordering::Relaxed)).collect()
+    })
 }
 
-extern "C" fn note(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: no memory involved.
-    let me = unsafe { libc::gettid() };
-    if ASKED.swap(0, Ordering::AcqRel) != me {
-        return;
-    }
-    // SAFETY: the kernel gives a handler with SA_SIGINFO the context of what it interrupted.
-    let (at, stack, frame) = unsafe { registers(&*context.cast::<libc::ucontext_t>()) };
-    FRAMES[0].store(at, Ordering::Relaxed);
-    let mut depth = 1;
-    let mut below = stack;
-    let mut frame = frame;
-    // A frame pointer points up the stack, to the caller's and the return address. Code without them may
-    // have anything in that register.
-    while depth < DEPTH_MAX
-        && frame > below
-        && frame - below < FRAME_BYTES_MAX
-        && frame.is_multiple_of(size_of::<usize>())
-    {
-        let Some([next, back]) = read(frame) else { break };
-        if back < 4096 {
-            break;
+extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    frames::keeping_errno(|| {
+        // A late one, on a thread that was asked before, must not take the question away.
+        let me = frames::this_thread();
+        if ASKED.compare_exchange(me, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
         }
-        FRAMES[depth].store(back, Ordering::Relaxed);
-        depth += 1;
-        (below, frame) = (frame, next);
-    }
-    DEPTH.store(depth, Ordering::Release);
-    DONE.store(true, Ordering::Release);
-}
-
-/// Reads two words, or nothing where no memory is.
-fn read(at: usize) -> Option<[usize; 2]> {
-    let mut words = [0usize; 2];
-    let bytes = size_of_val(&words);
-    let local = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: bytes };
-    let remote = libc::iovec { iov_base: at as *mut libc::c_void, iov_len: bytes };
-    // SAFETY: a system call (and so safe in a handler) that copies into `words`; the kernel checks where from.
-    let copied = unsafe {
-        libc::syscall(
-            libc::SYS_process_vm_readv,
-            libc::getpid(),
-            &raw const local,
-            1usize,
-            &raw const remote,
-            1usize,
-            0usize,
-        )
-    };
-    (copied == bytes as libc::c_long).then_some(words)
-}
-
-/// Instruction, stack and frame pointer.
-#[cfg(target_arch = "x86_64")]
-fn registers(context: &libc::ucontext_t) -> (usize, usize, usize) {
-    let r = |n: i32| context.uc_mcontext.gregs[n as usize] as usize;
-    (r(libc::REG_RIP), r(libc::REG_RSP), r(libc::REG_RBP))
-}
-
-/// Instruction, stack and frame pointer.
-#[cfg(target_arch = "aarch64")]
-fn registers(context: &libc::ucontext_t) -> (usize, usize, usize) {
-    let m = &context.uc_mcontext;
-    (m.pc as usize, m.sp as usize, m.regs[29] as usize)
+        let mut found = [0; DEPTH_MAX];
+        // SAFETY: the kernel gives a handler with SA_SIGINFO the context of what it interrupted.
+        let depth = frames::of(unsafe { &*context.cast::<libc::ucontext_t>() }, &mut found);
+        FRAMES.iter().zip(&found[..depth]).for_each(|(f, at)| f.store(*at, Ordering::Relaxed));
+        DEPTH.store(depth, Ordering::Relaxed);
+        DONE.store(true, Ordering::Release);
+    });
 }
 
 #[cfg(test)]
@@ -125,8 +64,7 @@ mod tests {
 
     #[inline(never)]
     fn busy_in_a_named_place(stop: &AtomicBool, tid: &AtomicI32) {
-        // SAFETY: no memory involved.
-        tid.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+        tid.store(frames::this_thread(), Ordering::Relaxed);
         while !stop.load(Ordering::Relaxed) {
             std::hint::spin_loop();
         }
@@ -143,7 +81,7 @@ mod tests {
             let stack = of_thread(tid.load(Ordering::Relaxed));
             stop.store(true, Ordering::Relaxed);
             let stack = stack.expect("it can be interrupted");
-            let start = busy_in_a_named_place as fn(&AtomicBool, &AtomicI32) as usize;
+            let start = busy_in_a_named_place as fn(&AtomicBool, &AtomicI32) as *const () as u64;
             assert!(
                 stack.iter().any(|at| (start..start + 4096).contains(at)),
                 "{start:#x} is not in {stack:#x?}"
@@ -153,8 +91,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_gone_tells_nothing() {
-        // SAFETY: no memory involved.
-        let tid = std::thread::spawn(|| unsafe { libc::gettid() }).join().expect("it ended");
+        let tid = std::thread::spawn(frames::this_thread).join().expect("it ended");
         assert_eq!(of_thread(tid), None);
     }
 }

@@ -46,7 +46,7 @@ impl Lookout {
     /// first. `None` if it did not answer within 100 ms (it waits in the kernel where nothing can interrupt
     /// it), or somebody else is asking.
     #[must_use]
-    pub fn stack(&self, shard: ShardId) -> Option<Vec<usize>> {
+    pub fn stack(&self, shard: ShardId) -> Option<Vec<u64>> {
         stack::of_thread(self.shared.thread(shard))
     }
 }

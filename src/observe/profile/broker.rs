@@ -1,15 +1,13 @@
 //! Samples that the broker takes of itself. It knows addresses; their names are found here, in its program file.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use addr2line::Loader;
-use ringmain_control::api::{Module, Profile};
+use ringmain_control::api::Profile;
 use ringmain_control::client::Client;
 use ringmain_control::profile::SECONDS_MAX;
 
-use super::folded::{Folded, function};
+use super::folded::Folded;
+use crate::symbols::Symbols;
 
 /// Where the threads of the broker are while they are on a CPU.
 ///
@@ -35,118 +33,31 @@ pub(super) fn on_cpu(
         for thread in &profile.failed {
             notes.push(format!("a thread was not sampled: {thread}"));
         }
-        add(&mut folded, &profile, &mut Names::of(&profile), notes);
+        add(&mut folded, &profile, notes);
         left -= now;
     }
     Ok(folded)
 }
 
-fn add(to: &mut Folded, profile: &Profile, names: &mut Names<'_>, notes: &mut Vec<String>) {
+fn add(to: &mut Folded, profile: &Profile, notes: &mut Vec<String>) {
+    let mut symbols = Symbols::new(profile.pid, profile.modules.clone());
     for stack in &profile.stacks {
-        let mut frames = Vec::new();
-        for (ix, address) in stack.addresses.iter().enumerate() {
-            // Below the innermost are addresses that calls return to: the call is before.
-            let at = if ix == 0 { *address } else { address.saturating_sub(1) };
-            frames.extend_from_slice(names.at(at));
-        }
+        let mut frames = symbols.stack(&stack.addresses);
         frames.push(stack.thread.clone());
         frames.reverse();
         to.add(frames, stack.count);
     }
-    notes.append(&mut names.notes);
-}
-
-/// Names of functions by address.
-struct Names<'a> {
-    pid: u32,
-    modules: &'a [Module],
-    loaders: HashMap<&'a str, Option<Loader>>,
-    known: HashMap<u64, Vec<String>>,
-    notes: Vec<String>,
-}
-
-impl<'a> Names<'a> {
-    fn of(profile: &'a Profile) -> Self {
-        Self {
-            pid: profile.pid,
-            modules: &profile.modules,
-            loaders: HashMap::new(),
-            known: HashMap::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    /// The functions at an address, innermost first: several where calls were inlined.
-    fn at(&mut self, address: u64) -> &[String] {
-        if !self.known.contains_key(&address) {
-            let found = self.look_up(address);
-            self.known.insert(address, found);
-        }
-        &self.known[&address]
-    }
-
-    fn look_up(&mut self, address: u64) -> Vec<String> {
-        let within = |m: &&Module| (m.start..m.end).contains(&address);
-        let Some(module) = self.modules.iter().find(within) else {
-            return vec!["[unknown]".to_owned()];
-        };
-        let (pid, notes) = (self.pid, &mut self.notes);
-        let loader = self.loaders.entry(&module.path).or_insert_with(|| {
-            let loaded = load(pid, &module.path);
-            loaded.map_err(|why| notes.push(format!("{}: no names: {why}", module.path))).ok()
-        });
-        let names = loader.as_ref().map(|l| names(l, address - module.base)).unwrap_or_default();
-        if names.is_empty() { vec![unnamed(&module.path)] } else { names }
-    }
-}
-
-/// For an address without a name: the file that it is in.
-fn unnamed(path: &str) -> String {
-    format!("[{}]", path.rsplit('/').next().unwrap_or(path).trim_matches(['[', ']']))
-}
-
-/// Opens a file of the broker's as the broker sees it. Its program is found even if it was replaced or deleted since.
-fn load(pid: u32, path: &str) -> Result<Loader, String> {
-    if path.starts_with('[') {
-        return Err("it is no file".to_owned());
-    }
-    let own = PathBuf::from(format!("/proc/{pid}/exe"));
-    let is_own = std::fs::read_link(&own).is_ok_and(|target| target.as_os_str() == path);
-    let of_broker = if is_own { own } else { PathBuf::from(format!("/proc/{pid}/root{path}")) };
-    Loader::new(&of_broker).or_else(|_| Loader::new(path)).map_err(|e| e.to_string())
-}
-
-/// The functions at an address of a file, innermost first. Debug information made of lines alone names functions without
-/// their modules. The symbol table knows those of the outermost; of what was inlined into it the file is told.
-fn names(loader: &Loader, address: u64) -> Vec<String> {
-    let mut names = Vec::new();
-    if let Ok(mut frames) = loader.find_frames(address) {
-        while let Ok(Some(frame)) = frames.next() {
-            let Some(name) = frame.function.as_ref().and_then(|f| f.raw_name().ok()) else {
-                continue;
-            };
-            let file = frame.location.and_then(|l| l.file).and_then(|f| f.rsplit('/').next());
-            names.push(match (function(&name), file) {
-                (name, Some(file)) if !name.contains("::") => format!("{name} ({file})"),
-                (name, _) => name,
-            });
-        }
-    }
-    if let Some(symbol) = loader.find_symbol(address) {
-        names.pop();
-        names.push(function(symbol));
-    }
-    names
+    notes.append(&mut symbols.notes);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringmain_control::api::Stack;
+    use ringmain_control::api::{Module, Stack};
 
     fn named(profile: &Profile) -> (String, Vec<String>) {
         let (mut folded, mut notes) = (Folded::default(), Vec::new());
-        add(&mut folded, profile, &mut Names::of(profile), &mut notes);
+        add(&mut folded, profile, &mut notes);
         (folded.to_text(), notes)
     }
 

@@ -80,43 +80,6 @@ impl Folded {
     }
 }
 
-/// The name of a function for people: demangled, without the hash at its end and without the types that it was made
-/// for, which are longer than all the rest.
-pub(super) fn function(symbol: &str) -> String {
-    let name = without_types(&format!("{:#}", rustc_demangle::demangle(symbol)));
-    // perf demangles by itself and leaves the hash.
-    match name.rsplit_once("::h") {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            name.to_owned()
-        }
-        _ => name,
-    }
-}
-
-/// `a::B<C>::d::<E>` as `a::B::d`. What a name begins with, as in `<A as B>::c`, stays.
-fn without_types(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let (mut depth, mut before) = (0_u32, ' ');
-    for c in name.chars() {
-        let of_item = before.is_alphanumeric() || "_}:>".contains(before);
-        match c {
-            '<' if depth > 0 || of_item && !out.is_empty() => {
-                if depth == 0 && out.ends_with("::") {
-                    out.truncate(out.len() - 2);
-                }
-                depth += 1;
-            }
-            // The arrow of a function's type ends nothing.
-            '>' if depth > 0 && before != '-' => depth -= 1,
-            _ if depth == 0 => out.push(c),
-            _ => {}
-        }
-        before = c;
-    }
-    // What does not close was no list of types, as in `operator<`.
-    if depth == 0 { out } else { name.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,23 +117,5 @@ mod tests {
             assert!(svg.contains(text), "{text} is missing");
         }
         assert!(Folded::default().svg(&drawing).is_err());
-    }
-
-    #[test]
-    fn names_of_functions_are_demangled_without_hash() {
-        let mangled = "_ZN15ringmain_shards7reactor3net7NetTask4turn17h0123456789abcdefE";
-        assert_eq!(function(mangled), "ringmain_shards::reactor::net::NetTask::turn");
-        assert_eq!(function("a::b::h0123456789abcdef"), "a::b");
-        assert_eq!(function("__schedule"), "__schedule");
-        for (long, short) in [
-            ("a::RawTask<F,R,S>::run", "a::RawTask::run"),
-            ("call_once<c::{closure_env#0}<A<B>>, fn(u8) -> C<D>>", "call_once"),
-            ("copy::<[u8; 4]>", "copy"),
-            ("<alloc::Box<dyn F<(), Output = ()>> as F<()>>::call", "<alloc::Box as F>::call"),
-            ("{closure#1}<A>", "{closure#1}"),
-            ("operator<", "operator<"),
-        ] {
-            assert_eq!(function(long), short);
-        }
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::folded::{Folded, function};
+use super::folded::Folded;
+use crate::symbols::function;
 
 /// Addresses from here on are the kernel's, on x86-64 and aarch64 alike.
 const KERNEL: u64 = 1 << 63;
