@@ -1,5 +1,7 @@
 //! What the operating system says of this process.
 
+use ringmain_kernel_params::Host;
+
 /// Ticks of /proc/self/stat in a second: USER_HZ, which is 100 on every architecture of Linux but Alpha.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -23,12 +25,7 @@ impl Process {
         let (cpu_s, threads) = stat(&text("/proc/self/stat")).unwrap_or_default();
         // One of them is the descriptor that looks.
         let fds = std::fs::read_dir("/proc/self/fd").map_or(1, |fds| fds.count() as u64);
-        Self {
-            cpu_s,
-            open_fds: fds.saturating_sub(1),
-            max_fds: max_fds(&text("/proc/self/limits")),
-            threads,
-        }
+        Self { cpu_s, open_fds: fds.saturating_sub(1), max_fds: max_fds(), threads }
     }
 }
 
@@ -41,9 +38,9 @@ fn stat(text: &str) -> Option<(f64, u64)> {
     Some(((field(11)? + field(12)?) as f64 / TICKS_PER_S, field(17)?))
 }
 
-fn max_fds(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+fn max_fds() -> Option<u64> {
+    let (soft, _) = Host::here().limit("Max open files")?;
+    (soft != u64::MAX).then_some(soft)
 }
 
 #[cfg(test)]
@@ -55,10 +52,10 @@ mod tests {
         let text = "7 (a) b) R 1 7 7 0 -1 4194560 1 2 3 4 150 25 9 9 20 0 12 0 5 6 7\n";
         assert_eq!(stat(text), Some((1.75, 12)));
         assert_eq!(stat(""), None);
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
-        assert_eq!(max_fds(limits), Some(1024));
-        assert_eq!(max_fds("Max open files  unlimited  unlimited  files\n"), None);
         let here = Process::now();
-        assert!(here.open_fds > 0 && here.threads > 0, "{here:?}");
+        assert!(
+            here.open_fds > 0 && here.threads > 0 && here.max_fds > Some(here.open_fds),
+            "{here:?}"
+        );
     }
 }

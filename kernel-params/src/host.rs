@@ -144,6 +144,23 @@ impl Host {
         None
     }
 
+    /// The memory control groups (version 2) that bound the process, its own first.
+    #[must_use]
+    pub fn memory_groups(&self) -> Vec<MemoryGroup> {
+        let groups = self.of_the_process("cgroup");
+        let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else {
+            return Vec::new();
+        };
+        let own = PathBuf::from("sys/fs/cgroup").join(group);
+        let folders = own.ancestors().take_while(|folder| folder.starts_with("sys/fs/cgroup"));
+        let bounds = folders.filter_map(|folder| {
+            let folder = self.root.join(folder);
+            let max_bytes = number(&folder.join("memory.max"))?;
+            Some(MemoryGroup { folder, max_bytes })
+        });
+        bounds.collect()
+    }
+
     /// A limit of the process: (soft, hard), `u64::MAX` for unlimited.
     #[must_use]
     pub fn limit(&self, line: &str) -> Option<(u64, u64)> {
@@ -217,6 +234,30 @@ impl Host {
 pub(crate) fn release(text: &str) -> (u32, u32) {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// A control group with a bound on memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryGroup {
+    folder: PathBuf,
+    /// Its `memory.max`.
+    pub max_bytes: u64,
+}
+
+impl MemoryGroup {
+    /// What it is charged for and cannot have back at once, bytes: file pages not used of late it can.
+    /// The kernel's memory for sockets is among it. `None` when the group is gone.
+    #[must_use]
+    pub fn charged_bytes(&self) -> Option<u64> {
+        let current = number(&self.folder.join("memory.current"))?;
+        let stat = fs::read_to_string(self.folder.join("memory.stat")).unwrap_or_default();
+        Some(current.saturating_sub(field(&stat, "inactive_file").unwrap_or(0)))
+    }
+}
+
+/// The number that a file holds.
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The number after a key at the begin of a line.

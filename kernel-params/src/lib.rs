@@ -19,5 +19,5 @@ mod spread;
 
 pub use capacity::{Facts, Needs, Side, Verdict as Capacity, check, tcp_pages};
 pub use goal::{Goal, Profile};
-pub use host::{Hardware, Host, field};
+pub use host::{Hardware, Host, MemoryGroup, field};
 pub use judge::{Finding, Verdict, judge};

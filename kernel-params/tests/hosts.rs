@@ -60,12 +60,26 @@ fn wrong_host_3_has_too_little_memory() {
 fn wrong_host_4_has_a_bound_in_a_group_above_its_own() {
     let (limit, at) = stop(|t| {
         let group = "sys/fs/cgroup/system.slice";
-        fs::remove_file(t.root().join(format!("{group}/ringmain.service/memory.max"))).unwrap();
-        fs::remove_file(t.root().join(format!("{group}/ringmain.service/memory.current"))).unwrap();
+        t.set(&format!("{group}/ringmain.service/memory.max"), "max");
         t.set(&format!("{group}/memory.max"), "2147483648");
-        t.set(&format!("{group}/memory.current"), "0");
+        t.set(&format!("{group}/memory.current"), "83886080");
+        t.set(&format!("{group}/memory.stat"), "anon 1000\nsock 2500\ninactive_file 33554432\n");
     });
-    assert_eq!((limit.as_str(), at), ("memory.max", ((2 << 30) - (512 << 20)) / 5_380));
+    // Files that were not used of late are given back.
+    let left = (2 << 30) - (80 << 20) + (32 << 20);
+    assert_eq!((limit.as_str(), at), ("memory.max", (left - (512 << 20)) / 5_380));
+}
+
+#[test]
+fn of_two_bounded_groups_the_one_with_less_left_binds() {
+    let (limit, at) = stop(|t| {
+        let (group, own) = ("sys/fs/cgroup/system.slice", "ringmain.service");
+        t.set(&format!("{group}/{own}/memory.max"), "2147483648");
+        t.set(&format!("{group}/{own}/memory.current"), "0");
+        t.set(&format!("{group}/memory.max"), "4294967296");
+        t.set(&format!("{group}/memory.current"), "3221225472");
+    });
+    assert_eq!((limit.as_str(), at), ("memory.max", ((1 << 30) - (512 << 20)) / 5_380));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! How much memory the process uses and may use.
 
-use std::path::{Path, PathBuf};
-
+use ringmain_kernel_params::{Host, MemoryGroup, field};
 use ringmain_shards::boundary::Pressure;
 
 /// Above these many bytes in use the shards are told.
@@ -11,7 +10,7 @@ pub(super) struct Watermarks {
     pub(super) critical: u64,
     /// The control group whose limit the marks are a share of, if they are. What it is charged for counts:
     /// the kernel's memory for sockets among it, which is most of what idle connections take.
-    group: Option<PathBuf>,
+    group: Option<MemoryGroup>,
 }
 
 /// A watermark is left again this much below it, so that the pressure does not flicker.
@@ -20,7 +19,7 @@ const HYSTERESIS_PERCENT: u64 = 5;
 impl Watermarks {
     /// Configured values; 0 = a share of what the control group or the machine has.
     pub(super) fn new(high: u64, critical: u64) -> Self {
-        let Available { bytes: total, group } = available();
+        let Available { bytes: total, group } = available(&Host::here());
         let group = group.filter(|_| high == 0 || critical == 0);
         let or = |configured: u64, percent: u64| {
             if configured == 0 { total / 100 * percent } else { configured }
@@ -31,7 +30,7 @@ impl Watermarks {
 
     /// Bytes in use; `None` when /proc does not say.
     pub(super) fn used_bytes(&self) -> Option<u64> {
-        let charged = self.group.as_deref().and_then(charged_bytes).unwrap_or(0);
+        let charged = self.group.as_ref().and_then(MemoryGroup::charged_bytes).unwrap_or(0);
         Some(resident_bytes()?.max(charged))
     }
 
@@ -71,46 +70,23 @@ fn page_bytes() -> u64 {
     value.unwrap_or(4096)
 }
 
-/// What a control group is charged for and cannot have back at once: file pages not used of late can.
-fn charged_bytes(group: &Path) -> Option<u64> {
-    let current: u64 =
-        std::fs::read_to_string(group.join("memory.current")).ok()?.trim().parse().ok()?;
-    let stat = std::fs::read_to_string(group.join("memory.stat")).ok()?;
-    let inactive: u64 =
-        stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?.parse().ok()?;
-    Some(current.saturating_sub(inactive))
-}
-
 /// Bytes that this process may use.
 struct Available {
     bytes: u64,
     /// The control group that says so, if it is not the machine.
-    group: Option<PathBuf>,
+    group: Option<MemoryGroup>,
 }
 
 /// The least of its control groups and the machine.
-fn available() -> Available {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let machine = meminfo.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
-        Some(kib.parse::<u64>().ok()? * 1024)
-    });
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let mut least = Available { bytes: machine.unwrap_or(u64::MAX), group: None };
-    let mut at = PathBuf::from(format!("/sys/fs/cgroup{path}"));
-    while at.starts_with("/sys/fs/cgroup") {
-        let max = std::fs::read_to_string(at.join("memory.max")).unwrap_or_default();
-        if let Ok(bytes) = max.trim().parse()
-            && bytes < least.bytes
-        {
-            least = Available { bytes, group: Some(at.clone()) };
+fn available(host: &Host) -> Available {
+    let machine = field(&host.text_or_empty("proc/meminfo"), "MemTotal:");
+    let machine = machine.map_or(u64::MAX, |kib| kib * 1024);
+    match host.memory_groups().into_iter().min_by_key(|group| group.max_bytes) {
+        Some(group) if group.max_bytes < machine => {
+            Available { bytes: group.max_bytes, group: Some(group) }
         }
-        if !at.pop() {
-            break;
-        }
+        _ => Available { bytes: machine, group: None },
     }
-    least
 }
 
 #[cfg(test)]
@@ -132,23 +108,26 @@ mod tests {
     #[test]
     fn this_process_uses_less_than_there_is() {
         let used = resident_bytes().expect("Linux has /proc");
-        assert!(used > 0 && used < available().bytes);
+        assert!(used > 0 && used < available(&Host::here()).bytes);
     }
 
     #[test]
-    fn a_control_group_counts_what_it_cannot_have_back() {
-        let group = std::env::temp_dir().join(format!("ringmain-group-{}", std::process::id()));
-        std::fs::create_dir_all(&group).expect("a folder");
-        assert_eq!(charged_bytes(&group), None, "there is no control group");
-        let write =
-            |file: &str, text: &str| std::fs::write(group.join(file), text).expect("writes");
-        write("memory.current", "5000\n");
-        write("memory.stat", "anon 1000\nsock 2500\ninactive_file 1500\nactive_file 0\n");
-        assert_eq!(charged_bytes(&group), Some(3500));
-        let large = (u64::MAX / 2).to_string();
-        write("memory.current", &large);
-        let marks = Watermarks { high: 1, critical: 2, group: Some(group.clone()) };
-        assert!(marks.used_bytes() > Some(u64::MAX / 4), "more than this process has");
-        std::fs::remove_dir_all(&group).expect("it was there");
+    fn in_a_control_group_what_it_is_charged_for_counts() {
+        let root = std::env::temp_dir().join(format!("ringmain-group-{}", std::process::id()));
+        let write = |file: &str, text: &str| {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().expect("a file")).expect("a folder");
+            std::fs::write(path, text).expect("writes");
+        };
+        write("proc/meminfo", "MemTotal:       2000000 kB\n");
+        write("proc/self/cgroup", "0::/a/b\n");
+        write("sys/fs/cgroup/a/b/memory.max", "max\n");
+        write("sys/fs/cgroup/a/memory.max", "1000000000\n");
+        write("sys/fs/cgroup/a/memory.current", "800000000000\n");
+        let Available { bytes, group } = available(&Host::at(&root));
+        assert_eq!(bytes, 1_000_000_000, "the group above binds");
+        let marks = Watermarks { high: 1, critical: 2, group };
+        assert_eq!(marks.used_bytes(), Some(800_000_000_000), "more than this process has");
+        std::fs::remove_dir_all(&root).expect("it was there");
     }
 }

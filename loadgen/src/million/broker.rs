@@ -1,5 +1,7 @@
 //! The broker of a run: started here, or running already.
 
+use ringmain_kernel_params::Host;
+
 use std::fs;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use ringmain_kernel_params::Host;
 
 /// The broker may take this long until it accepts connections: its rings are allocated first.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -167,9 +171,7 @@ pub fn descriptors_of(pid: u32) -> Option<u64> {
     if name.trim().starts_with("ringmain") {
         return None;
     }
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    Some(Host::here().of_process(pid).limit("Max open files")?.0)
 }
 
 #[cfg(test)]

@@ -226,3 +226,38 @@ fn nothing_is_noted_when_it_is_off() {
     assert_eq!(r.clock(), 0);
     assert_eq!(r.take(Box::default()).histograms.stage(Stage::Send).len(), 0);
 }
+
+#[test]
+fn each_send_counts_once_however_many_took_the_same_time() {
+    let mut r = recorder();
+    for _ in 0..1_000 {
+        r.coalesced(640);
+        r.send_completed(64_000);
+    }
+    r.send_completed(9_000_000);
+    for _ in 0..5 {
+        r.send_completed(64_000);
+    }
+    let seen = r.take(Box::default()).histograms;
+    assert_eq!(seen.stage(Stage::Coalesce).len(), 1_000);
+    let sends = seen.stage(Stage::Send);
+    assert_eq!((sends.len(), sends.count_between(60_000, 70_000)), (1_006, 1_005));
+    r.send_completed(64_000);
+    let seen = r.take(Box::default()).histograms;
+    assert_eq!(seen.stage(Stage::Send).len(), 1, "what was taken does not come again");
+    assert_eq!(seen.stage(Stage::Coalesce).len(), 0);
+}
+
+#[test]
+fn a_batch_of_another_shard_is_timed_even_if_its_clock_is_a_step_ahead() {
+    let mut r = recorder();
+    let sent = r.tick();
+    pass(64 * 100);
+    r.crossed(sent, r.tick());
+    r.crossed(r.tick() + 1, r.tick());
+    r.crossed(u32::MAX - 1, 8); // it counts away after four minutes
+    let seen = r.take(Box::default()).histograms;
+    let crossing = seen.stage(Stage::Crossing);
+    assert_eq!((crossing.len(), crossing.count_between(6_300, 6_500)), (3, 1));
+    assert_eq!(crossing.count_between(600, 680), 1, "ten steps of 64 ns");
+}

@@ -130,6 +130,12 @@ impl Histograms {
         self.stages[stage as usize].saturating_record(ns);
     }
 
+    /// Notes the same time so many times.
+    #[inline]
+    pub fn record_many(&mut self, stage: Stage, ns: u64, times: u32) {
+        self.stages[stage as usize].saturating_record_n(ns, times);
+    }
+
     /// Notes a quantity of one turn.
     #[inline]
     pub fn record_turn(&mut self, what: PerTurn, n: u64) {

@@ -69,7 +69,7 @@ impl<M: Machine> NetTask<M> {
         // A completion that the shard slept through may have been there for long.
         let seen_ns = (!quiet || tx.sent_ns > net.slept_quiet_ns).then_some(net.now.mono_ns);
         if let Some(now_ns) = seen_ns {
-            self.fx.observe.record(Stage::Send, now_ns.saturating_sub(tx.sent_ns));
+            self.fx.observe.send_completed(now_ns.saturating_sub(tx.sent_ns));
         }
         tx.at += result as usize;
         if tx.at == tx.current.as_slice().len() {

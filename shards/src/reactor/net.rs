@@ -213,7 +213,7 @@ impl<M: Machine> NetTask<M> {
             let now_ns = self.fx.observe.clock().max(net.now.mono_ns);
             while let Some(id) = net.dirty.pop() {
                 if let Some(waited_ns) = net.start_send(id, now_ns) {
-                    self.fx.observe.record(Part::Coalesce, waited_ns);
+                    self.fx.observe.coalesced(waited_ns);
                 }
             }
             self.fx.observe.spin(Part::Send);
