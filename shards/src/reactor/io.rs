@@ -11,7 +11,6 @@ use super::token::{self, Kind};
 use crate::engine::Machine;
 use crate::engine::ids::ConnId;
 use crate::engine::input::Input;
-use crate::observe::Stage;
 
 /// Most bytes of one send. Above it a slow peer's `Sent` would come too rarely to account with.
 const SEND_MAX: usize = 1 << 20;

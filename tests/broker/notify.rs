@@ -5,11 +5,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Bounds every wait; nothing here takes this long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::support::{PATIENCE, ringmain, send_signal, wait};
+
 /// CONNECT of version 3.1.1 with client identifier `a`, and its CONNACK.
 const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
 const CONNACK: [u8; 4] = [0x20, 0x02, 0x00, 0x00];
@@ -31,7 +31,7 @@ impl Service {
         let address: OsString = folder.join("notify").into();
         let socket = UnixDatagram::bind(&address).expect("binds");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+        let mut command = ringmain();
         for name in ["WATCHDOG_USEC", "WATCHDOG_PID"] {
             command.env_remove(name);
         }
@@ -89,19 +89,11 @@ impl Service {
     }
 
     fn signal(&self, signal: i32) {
-        // SAFETY: our own child, not reaped yet, so the pid is its.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        send_signal(&self.child, signal);
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                return status;
-            }
-            assert!(Instant::now() < end, "does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait(&mut self.child)
     }
 
     /// The threads of a shard: its own, and that of its executor for calls that block.
