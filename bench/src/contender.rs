@@ -207,6 +207,12 @@ impl Running {
         Err(io::Error::other(format!("{name} ended with {status}: {}", self.last_words())))
     }
 
+    /// Where Ringmain can be asked how it is.
+    pub(crate) fn admin_socket(&self) -> Option<PathBuf> {
+        let socket = self.scratch.as_ref()?.0.join("admin.sock");
+        socket.exists().then_some(socket)
+    }
+
     /// The end of its log.
     fn last_words(&self) -> String {
         let path = self.scratch.as_ref().map(|s| s.0.join("log")).unwrap_or_default();

@@ -13,6 +13,7 @@ mod observe;
 mod p2p;
 mod retained;
 mod routes;
+mod scrape;
 mod shards;
 mod slow;
 mod storm;
@@ -47,6 +48,7 @@ pub(crate) const REGISTRY: &[&dyn Scenario] = &[
     &slow::Slow50Of1000,
     &shards::Shards,
     &observe::Observe,
+    &scrape::Scrape,
     &composite::SHORT,
     &composite::CHURN,
     &million::Million,

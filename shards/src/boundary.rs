@@ -110,8 +110,6 @@ pub enum Event {
     },
     /// Answer to [`Control::RecordTurns`].
     Turns {
-        /// The shard that answers.
-        shard: ShardId,
         /// From the question.
         token: u64,
         /// Its turns, in order.

@@ -222,7 +222,7 @@ impl Watcher {
         let answer = match event {
             boundary::Event::Log { shard, level, text } => return log(shard, level, &text),
             boundary::Event::Report { report } => Answer::Report { report },
-            boundary::Event::Turns { token, spans, .. } => Answer::Turns { token, spans },
+            boundary::Event::Turns { token, spans } => Answer::Turns { token, spans },
             boundary::Event::Stats { shard, token, .. } => {
                 return self.watchdog.iter_mut().for_each(|w| w.answered(shard, token));
             }

@@ -1,7 +1,5 @@
 //! The broker of a run: started here, or running already.
 
-use ringmain_kernel_params::Host;
-
 use std::fs;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};

@@ -196,7 +196,7 @@ impl<M: Machine> NetTask<M> {
         let counts = TurnCounts { completions: handled as u64, mails, sends };
         self.ended_ns = self.fx.observe.end_turn(self.net.me, self.fed, counts);
         if let Some((token, spans)) = self.fx.observe.turns_recorded(self.ended_ns) {
-            self.fx.events.push(Event::Turns { shard: self.net.me, token, spans });
+            self.fx.events.push(Event::Turns { token, spans });
         }
         self.send_out();
         self.net.publish_gauges();
