@@ -134,7 +134,7 @@ fn stages(splits: &[&Split]) -> Vec<String> {
 
 fn message(nth: usize, t: &Trace) -> String {
     let from = if t.publisher.is_empty() {
-        "a publisher that is not known any more".to_owned()
+        "a publisher that a queued message does not name".to_owned()
     } else {
         format::name(&t.publisher, NAME_MAX)
     };
@@ -248,7 +248,7 @@ mod tests {
             text.starts_with("  1. 12.3 ms  to till-7  topic shop/7  QoS 1, 100 B, shard 0 → 1"),
             "{text}"
         );
-        assert!(text.contains("not known any more"), "{text}");
+        assert!(text.contains("does not name"), "{text}");
         assert!(
             text.contains("queue 11.6 ms, send 700 µs\n"),
             "less than a hundredth is left out: {text}"

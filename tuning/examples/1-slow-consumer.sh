@@ -34,6 +34,6 @@ kind = "traffic"
 duration_s = 15
 TOML
 beside load "$bin/ringmain-load" run "$folder/prices.toml" --target "127.0.0.1:$port"
-sleep 10
+let_work 10
 ask top --once --interval 2
 ask explain-slow -n 2

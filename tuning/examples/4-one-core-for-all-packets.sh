@@ -20,8 +20,8 @@ ip -n "$there_ns" link set vb up
 LISTEN=10.77.0.2 broker ip netns exec "$there_ns" -- --shards 2
 for cpus in 1 3; do
     ip netns exec "$there_ns" sh -c "echo $cpus > /sys/class/net/vb/queues/rx-0/rps_cpus"
-    beside "load-$cpus" ip netns exec "$here_ns" "$bin/ringmain-load" pair -h "10.77.0.2:$port" -c 200 -F 2 -d 15
-    sleep 6
+    beside "load-$cpus" ip netns exec "$here_ns" "$bin/ringmain-load" pair -h 10.77.0.2 -p "$port" -c 200 -F 2 -d 15
+    let_work 6
     echo
     echo "    rps_cpus = $cpus; packets by core in /proc/net/softnet_stat during a second:"
     awk '{print $1}' /proc/net/softnet_stat >"$folder/before"
@@ -30,5 +30,6 @@ for cpus in 1 3; do
         echo "    $((0x$to - 0x$from))"
     done
     shards
-    wait "$last" || true
+    kill "$last"; wait "$last" || true
+    pids=$broker_pid
 done

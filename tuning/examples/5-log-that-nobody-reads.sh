@@ -13,12 +13,15 @@ stray() {
     done
 }
 pairs() {
-    "$bin/ringmain-load" pair -h "127.0.0.1:$port" -c 20 -I 20 -d 5 2>&1 | sed -n 's/^/    /p' | grep -i 'deliver\|p99\|lost' || true
+    "$bin/ringmain-load" pair -h 127.0.0.1 -p "$port" -c 20 -I 20 -d 5 2>&1 | sed -n 's/^/    /p' | grep '^ *\(checked\|delivery\) '
 }
 echo "    while there is room:"
 pairs
 stray
 echo
 echo "    with a full pipe behind the log:"
+for task in /proc/"$pids"/task/*; do
+    [ "$(cat "$task/comm")" != ringmain-log ] || echo "    its thread waits in $(cat "$task/wchan")"
+done
 pairs
 shards

@@ -39,6 +39,14 @@ broker() {
     wait_for_line broker ready
 }
 
+# Time for what runs beside this to work; it must not have ended.
+let_work() {
+    sleep "$1"
+    for pid in $pids; do
+        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$folder"/*.log >&2; exit 1; }
+    done
+}
+
 wait_for_line() {
     for _ in $(seq 100); do
         grep -q "^$2" "$folder/$1.log" && return
