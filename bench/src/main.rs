@@ -2,6 +2,7 @@
 //!
 //! First metric: CPU time of the server's process. Losing results are shown as they are.
 
+mod admin;
 mod all;
 mod child;
 mod client;

@@ -1,11 +1,14 @@
 //! `conn-1M`: a million connections with a subscription each, by `ringmain-load million`.
 
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::admin;
 use crate::child::{self, Scratch};
 use crate::scenario::{
     Against, Case, Cx, Failure, FigureKind, Figures, Scale, Scenario, Target, fails, less, more,
@@ -16,6 +19,10 @@ pub(crate) struct Million;
 
 /// It ends by itself: connect, hold, a message to each, pairs, storm.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// All are connected by then.
+const CONNECT_MAX: Duration = Duration::from_secs(600);
+/// Prometheus asks every fifteen seconds by default; here it is once in so long.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
 impl Scenario for Million {
     fn name(&self) -> &'static str {
@@ -34,6 +41,9 @@ impl Scenario for Million {
                 less("user_gb", "user memory GB", 3),
                 less("keepalive_share", "keep-alive, cores", 4),
                 less("storm_s", "all back, s", 1),
+                less("scrape_max_ms", "longest scrape, ms", 1),
+                less("turn_us", "longest turn, µs", 0),
+                less("alone_turn_us", "not scraped", 0),
             ]
         }
     }
@@ -48,11 +58,13 @@ impl Scenario for Million {
     fn measure(&self, cx: &Cx<'_>, case: &Case) -> Result<Figures, Failure> {
         let scratch = Scratch::new("million")?;
         let json = scratch.0.join("report.json");
+        let hold = cx.scale.pick(600, 8);
         let mut command = Command::new(&cx.programs.load);
         command
             .args(["million", "--count", &case.count.to_string(), "--port", &cx.port.to_string()])
             .args(netns())
-            .args(["--hold", cx.scale.pick("600", "5"), "--duration", cx.scale.pick("30", "3")])
+            .args(["--hold", &hold.to_string(), "--duration", cx.scale.pick("30", "3")])
+            .args(["--set", &format!("node.data_dir={}", scratch.0.display())])
             .arg("--broker")
             .arg(&cx.programs.ringmain)
             .args(["--quiet", "--json"])
@@ -61,6 +73,9 @@ impl Scenario for Million {
             .stdout(std::fs::File::create(scratch.0.join("out"))?)
             .stderr(std::fs::File::create(scratch.0.join("err"))?);
         let mut child = child::spawn(&mut command)?;
+        let socket = scratch.0.join("admin.sock");
+        let (count, watched) = (case.count, Duration::from_secs(hold - 3));
+        let watcher = std::thread::spawn(move || watch(&socket, count, watched));
         if !child::ended_within(&mut child, PATIENCE) {
             child::end(&mut child, Duration::from_secs(60));
             return fails(format!("not done after {} s", PATIENCE.as_secs()));
@@ -70,7 +85,12 @@ impl Scenario for Million {
             return Err(Failure::Bench(io::Error::other(said.trim().to_owned())));
         };
         let report: Value = serde_json::from_slice(&report).map_err(io::Error::from)?;
-        read(&report)
+        let mut figures = read(&report)?;
+        match watcher.join().expect("it does not panic") {
+            Ok(seen) => figures.extend(seen),
+            Err(e) => return fails(format!("its admin socket: {e}")),
+        }
+        Ok(figures)
     }
 
     fn targets(&self) -> &'static [Target] {
@@ -80,6 +100,7 @@ impl Scenario for Million {
                 target("1000000", "user_gb", Against::AtMost(0.4)),
                 target("1000000", "keepalive_share", Against::AtMost(0.02)),
                 target("1000000", "storm_s", Against::AtMost(120.0)),
+                target("1000000", "scrape_max_ms", Against::AtMost(50.0)), // O01
             ]
         }
     }
@@ -101,6 +122,28 @@ impl Scenario for Million {
     fn peers_take_part(&self) -> bool {
         false
     }
+}
+
+/// The longest turns while nothing but keep-alives goes on: in the first half of the time nobody asks, in the second
+/// it is scraped.
+fn watch(socket: &Path, connections: u32, time: Duration) -> io::Result<Figures> {
+    admin::wait_for(socket, connections, CONNECT_MAX)?;
+    let end = Instant::now() + time;
+    sleep(SCRAPE_EVERY);
+    admin::longest_turn_us(socket)?;
+    sleep(time / 2 - SCRAPE_EVERY);
+    let alone = admin::longest_turn_us(socket)?;
+    let mut scrapes = admin::Scrapes::default();
+    while Instant::now() < end {
+        scrapes.scrape(socket)?;
+        sleep(SCRAPE_EVERY);
+    }
+    let turn_us = admin::longest_turn_us(socket)?;
+    Ok(Figures::from([
+        ("scrape_max_ms", scrapes.longest_ms),
+        ("turn_us", turn_us),
+        ("alone_turn_us", alone),
+    ]))
 }
 
 /// What the kernel gives to root alone: a table of connections as a host has that was booted for a million.

@@ -1,13 +1,11 @@
 //! `scrape`: what it costs the others that somebody asks the broker how it is.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
+use crate::admin;
 use crate::scenario::{
     Against, Case, Cx, Failure, FigureKind, Figures, Scale, Scenario, Target, fails, less, target,
     traffic,
@@ -19,8 +17,6 @@ pub(crate) struct Scrape;
 const EVERY: Duration = Duration::from_millis(100);
 /// All clients are connected by then.
 const CONNECT_MAX: Duration = Duration::from_secs(60);
-/// An answer may take this long before the benchmark gives up.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 impl Scenario for Scrape {
     fn name(&self) -> &'static str {
@@ -60,15 +56,14 @@ impl Scenario for Scrape {
             let sum = if scraped { &mut with } else { &mut without };
             sum.add(round(cx, case, scraped)?);
         }
-        let scrapes = with.scrapes.max(1) as f64;
         Ok(Figures::from([
             (
                 "us_per_scrape",
                 (with.cpu_us_per_s - without.cpu_us_per_s) / 2.0 * EVERY.as_secs_f64(),
             ),
-            ("scrape_ms", with.answer_ms / scrapes),
-            ("scrape_max_ms", with.answer_max_ms),
-            ("scrape_kib", with.kib / scrapes),
+            ("scrape_ms", with.scrapes.mean_ms()),
+            ("scrape_max_ms", with.scrapes.longest_ms),
+            ("scrape_kib", with.scrapes.mean_kib()),
             ("turn_us", with.turn_us),
             ("alone_turn_us", without.turn_us),
             ("p99_us", with.p99_us / 2.0),
@@ -88,13 +83,10 @@ impl Scenario for Scrape {
     }
 }
 
-/// Sums of rounds, and their maxima.
+/// Sums of rounds, and the longest turn of all.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
-    scrapes: u32,
-    answer_ms: f64,
-    answer_max_ms: f64,
-    kib: f64,
+    scrapes: admin::Scrapes,
     turn_us: f64,
     cpu_us_per_s: f64,
     p99_us: f64,
@@ -103,10 +95,7 @@ struct Round {
 
 impl Round {
     fn add(&mut self, other: Self) {
-        self.scrapes += other.scrapes;
-        self.answer_ms += other.answer_ms;
-        self.answer_max_ms = self.answer_max_ms.max(other.answer_max_ms);
-        self.kib += other.kib;
+        self.scrapes.add(other.scrapes);
         self.turn_us = self.turn_us.max(other.turn_us);
         self.cpu_us_per_s += other.cpu_us_per_s;
         self.p99_us += other.p99_us;
@@ -138,62 +127,19 @@ fn round(cx: &Cx<'_>, case: &Case, scraped: bool) -> Result<Round, Failure> {
 
 /// Waits until all are connected, then asks for so many seconds; once at their end, if it is not to be `scraped`.
 fn watch(socket: &Path, connections: u32, scraped: bool, seconds: u64) -> io::Result<Round> {
-    let until = Instant::now() + CONNECT_MAX;
-    while connected(&node(socket)?) < u64::from(connections) {
-        if Instant::now() > until {
-            return Err(io::Error::other("not all clients connected"));
-        }
-        sleep(EVERY);
-    }
+    admin::wait_for(socket, connections, CONNECT_MAX)?;
     // What follows is about traffic, not about connecting.
     sleep(Duration::from_secs(1));
-    longest_turn_us(&node(socket)?);
+    admin::longest_turn_us(socket)?;
     let mut round = Round::default();
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         sleep(EVERY);
         if scraped {
-            let begun = Instant::now();
-            let page = get(socket, "/metrics")?;
-            let ms = begun.elapsed().as_secs_f64() * 1000.0;
-            round.scrapes += 1;
-            round.answer_ms += ms;
-            round.answer_max_ms = round.answer_max_ms.max(ms);
-            round.kib += page.len() as f64 / 1024.0;
-            round.turn_us = round.turn_us.max(longest_turn_us(&node(socket)?));
+            round.scrapes.scrape(socket)?;
+            round.turn_us = round.turn_us.max(admin::longest_turn_us(socket)?);
         }
     }
-    round.turn_us = round.turn_us.max(longest_turn_us(&node(socket)?));
+    round.turn_us = round.turn_us.max(admin::longest_turn_us(socket)?);
     Ok(round)
-}
-
-fn node(socket: &Path) -> io::Result<Value> {
-    Ok(serde_json::from_str(&get(socket, "/v1/node")?)?)
-}
-
-fn shards(node: &Value) -> impl Iterator<Item = &Value> {
-    node["shards"].as_array().into_iter().flatten()
-}
-
-fn connected(node: &Value) -> u64 {
-    shards(node).filter_map(|shard| shard["gauges"]["connections"].as_u64()).sum()
-}
-
-/// Since it was asked before.
-fn longest_turn_us(node: &Value) -> f64 {
-    let ns = shards(node).filter_map(|shard| shard["times"]["longest_turn_ns"].as_u64());
-    ns.max().unwrap_or(0) as f64 / 1000.0
-}
-
-/// The body of an answer.
-fn get(socket: &Path, path: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
-        _ => Err(io::Error::other(format!("{path}: {}", answer.lines().next().unwrap_or("")))),
-    }
 }
