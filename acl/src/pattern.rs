@@ -1,0 +1,145 @@
+//! A topic of a rule, ready to be compared.
+
+use ringmain_mqtt::topic::Levels;
+
+use crate::topic::{begins_with_wildcard, covers, has_wildcard, matches_words, overlaps};
+
+/// How a pattern is compared, beyond what MQTT says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mode {
+    /// In doubt it matches, as rules of `acl.conf` that deny do: see [`matches_words`].
+    pub(crate) loose: bool,
+    /// A subscribe matches when some of the topics that it asks for do.
+    pub(crate) overlap: bool,
+}
+
+/// A topic of a rule for one client, or for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    text: Box<str>,
+    kind: Kind,
+    mode: Mode,
+}
+
+/// What a publish has to be compared with, found once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Every topic, those that begin with `$` too.
+    Any,
+    /// The text itself, also of a subscribe, whatever wildcards are in it: `eq`.
+    Exact,
+    /// The text, which has no wildcard.
+    Literal,
+    /// `#`.
+    All,
+    /// A text without wildcards, and `/#`.
+    Below,
+    /// Anything else.
+    Wild,
+}
+
+impl Pattern {
+    pub(crate) fn any() -> Self {
+        Self { text: Box::default(), kind: Kind::Any, mode: Mode::default() }
+    }
+
+    /// `text` is a topic filter.
+    pub(crate) fn new(text: &str, eq: bool, mode: Mode) -> Self {
+        let kind = match text.strip_suffix("/#") {
+            _ if eq => Kind::Exact,
+            _ if !has_wildcard(text) => Kind::Literal,
+            _ if text == "#" => Kind::All,
+            Some(above) if !has_wildcard(above) => Kind::Below,
+            _ => Kind::Wild,
+        };
+        Self { text: text.into(), kind, mode }
+    }
+
+    /// Whether a publish to `name` matches.
+    #[inline]
+    pub(crate) fn matches_name(&self, name: &str) -> bool {
+        match self.kind {
+            Kind::Any => true,
+            Kind::Exact | Kind::Literal => *self.text == *name,
+            Kind::All => self.mode.loose || !name.starts_with('$'),
+            Kind::Below => {
+                let above = &self.text.as_bytes()[..self.text.len() - 2];
+                let name = name.as_bytes();
+                name.starts_with(above) && matches!(name.get(above.len()), None | Some(b'/'))
+            }
+            Kind::Wild => self.walks(name),
+        }
+    }
+
+    /// Whether a subscribe to the filter `asked` matches.
+    pub(crate) fn matches_filter(&self, asked: &str) -> bool {
+        match (self.kind, self.mode) {
+            (Kind::Any, _) => true,
+            (Kind::Exact, _) => *self.text == *asked,
+            (_, Mode { overlap: true, loose }) => overlaps(&self.text, asked, loose),
+            (_, Mode { loose: true, .. }) => matches_words(&self.text, asked),
+            _ => covers(&self.text, asked),
+        }
+    }
+
+    /// Its levels, if [`crate::index::Index`] can look it up by them; `Some` of nothing if no publish
+    /// matches it.
+    pub(crate) fn levels(&self) -> Option<Levels<'_>> {
+        let odd = self.kind == Kind::Any || (self.mode.loose && begins_with_wildcard(&self.text));
+        (!odd).then_some(Levels::of(&self.text))
+    }
+
+    /// Whether no publish matches it: it is a filter that is meant literally.
+    pub(crate) fn is_filter_only(&self) -> bool {
+        self.kind == Kind::Exact && has_wildcard(&self.text)
+    }
+
+    /// Bytes that it takes beyond its own size.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    #[inline]
+    fn walks(&self, name: &str) -> bool {
+        if !self.mode.loose && name.starts_with('$') && begins_with_wildcard(&self.text) {
+            return false;
+        }
+        matches_words(&self.text, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmain_mqtt::topic::{TopicFilter, TopicName};
+
+    #[test]
+    fn a_name_matches_as_the_reference_of_the_protocol_says() {
+        // S-51
+        let filters =
+            ["#", "+", "+/#", "a/#", "a/+", "a", "a/b", "+/b", "a/+/#", "$SYS/#", "/", "/#"];
+        let names = ["a", "a/b", "a/b/c", "ab", "$SYS", "$SYS/x", "/", "/b", "a/", "b", "$SYSx"];
+        for filter in filters {
+            let parsed = TopicFilter::parse(filter, 0).unwrap();
+            let pattern = Pattern::new(filter, false, Mode::default());
+            for name in names {
+                let expected = parsed.matches(&TopicName::parse(name, 0).unwrap());
+                assert_eq!(pattern.matches_name(name), expected, "{filter} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn eq_is_the_text_and_nothing_else() {
+        let pattern = Pattern::new("a/#", true, Mode::default());
+        assert!(pattern.matches_filter("a/#") && pattern.is_filter_only());
+        for other in ["a/b", "a", "a/+", "#"] {
+            assert!(!pattern.matches_filter(other) && !pattern.matches_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_small() {
+        assert_eq!(size_of::<Pattern>(), 24);
+    }
+}
