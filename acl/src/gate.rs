@@ -146,6 +146,13 @@ impl Gate {
         self.cache.bytes()
     }
 
+    /// How many sets of conditions are remembered: at most twice those that living clients meet, and
+    /// a few.
+    #[must_use]
+    pub fn view_count(&self) -> usize {
+        self.shared.len()
+    }
+
     /// What the rules say about a client that has been let in.
     #[must_use]
     pub fn client(&mut self, subject: &Subject<'_>, own: Option<&ClientRules>) -> ClientPolicy {
