@@ -117,9 +117,9 @@ fn topics(clients: usize) -> Vec<String> {
     (0..clients).map(|n| format!("plant/line-{}/press-{n}/state", n % 1000)).collect()
 }
 
-#[divan::bench(args = CLIENTS)]
-fn turns_table_of_the_shard(bencher: Bencher, clients: usize) {
-    let (mut gate, client) = setup(policy(&below_one_level(1000)), CACHE_PLACES);
+#[divan::bench(args = CLIENTS, consts = [1024, 4096])]
+fn turns_table_of_the_shard<const PLACES: usize>(bencher: Bencher, clients: usize) {
+    let (mut gate, client) = setup(policy(&below_one_level(1000)), PLACES);
     let (topics, mut at) = (topics(clients), 0);
     bencher.bench_local(|| {
         at = if at + 1 == clients { 0 } else { at + 1 };

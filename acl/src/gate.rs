@@ -17,6 +17,10 @@ use crate::topic::subscribe_target;
 /// Views are looked through for dead ones when there are so many, and again at twice what is left.
 const SWEEP_MIN: usize = 64;
 
+/// A client with so few topics in its rules is decided anew each time: that is no dearer than to
+/// look into the cache, and leaves it to others. Measured in docs/adr/0022-acl-compiled.md.
+const CHEAP_MAX: usize = 6;
+
 /// The answer to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
@@ -79,6 +83,8 @@ struct View {
     id: u64,
     epoch: u64,
     superuser: bool,
+    /// Whether it has more than [`CHEAP_MAX`] topics.
+    is_cached: bool,
     /// Lines of conditional rules that hold for it.
     index: Arc<Index>,
     /// Lines with placeholders, filled in for it, ascending.
@@ -168,7 +174,7 @@ impl Gate {
             return ClientPolicy(view);
         }
         let index = self.index(&policy, &held);
-        let view = self.view(View { id: 0, epoch: 0, superuser: false, index, filled, own });
+        let view = self.view(index, filled, own, false);
         if !alone && let Some(shared) = self.shared.get_mut(&*held) {
             shared.view = Arc::downgrade(&view);
         }
@@ -187,7 +193,8 @@ impl Gate {
             return Decision::Allow;
         }
         let what = action.index();
-        let Some(at) = self.cache.place(view.id, what, topic) else {
+        let place = || self.cache.place(view.id, what, topic);
+        let Some(at) = view.is_cached.then(place).flatten() else {
             return view.decide(&self.policy, action, topic).into();
         };
         if let Some(effect) = self.cache.get(at, view.id, what, topic) {
@@ -248,22 +255,25 @@ impl Gate {
         if let Some(view) = self.superuser.upgrade() {
             return ClientPolicy(view);
         }
-        let view = self.view(View {
-            id: 0,
-            epoch: 0,
-            superuser: true,
-            index: Arc::default(),
-            filled: Box::default(),
-            own: None,
-        });
+        let view = self.view(Arc::default(), Box::default(), None, true);
         self.superuser = Arc::downgrade(&view);
         ClientPolicy(view)
     }
 
-    fn view(&mut self, view: View) -> Arc<View> {
+    fn view(
+        &mut self,
+        index: Arc<Index>,
+        filled: Box<[(u32, Pattern)]>,
+        own: Option<Box<Own>>,
+        superuser: bool,
+    ) -> Arc<View> {
         let id = self.next_view;
         self.next_view += 1;
-        Arc::new(View { id, epoch: self.policy.epoch(), ..view })
+        let own_count = own.as_ref().map_or(0, |own| own.rules.len());
+        let topics = self.policy.common.len() + index.len() + filled.len() + own_count;
+        let epoch = self.policy.epoch();
+        let is_cached = topics > CHEAP_MAX;
+        Arc::new(View { id, epoch, superuser, is_cached, index, filled, own })
     }
 
     /// The index of the conditional rules in `held`, shared by all who meet the same.
@@ -303,6 +313,14 @@ impl ClientPolicy {
             *self = gate.client(subject, own);
         }
         stale
+    }
+
+    /// Tells what is decided for it from what is decided for others, of all epochs of its gate: part
+    /// of the key for who keeps decisions elsewhere. Not 0.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
     }
 
     /// Whether both point to the same.

@@ -16,7 +16,7 @@ use crate::pattern::Pattern;
 use crate::policy::Line;
 
 /// Up to so many topics are compared one by one: measured in docs/adr/0022-acl-compiled.md.
-const LINEAR_MAX: usize = 16;
+const LINEAR_MAX: usize = 8;
 
 /// No rule.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -48,6 +48,11 @@ impl Index {
     /// The same for the filter of a subscribe.
     pub(crate) fn first_filter(&self, lines: &[Line], what: u8, asked: &str, before: u32) -> u32 {
         first(&self.ids, lines, what, before, |pattern| pattern.matches_filter(asked))
+    }
+
+    /// How many topics it has.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
     }
 
     /// Bytes that it takes.
@@ -206,7 +211,7 @@ impl Tree {
         let Some(rest) = rest else {
             return node.here.iter().find(about).map_or(best, |&id| best.min(id));
         };
-        let (level, rest) = match memchr::memchr(b'/', rest.as_bytes()) {
+        let (level, rest) = match rest.bytes().position(|byte| byte == b'/') {
             Some(slash) => (&rest[..slash], Some(&rest[slash + 1..])),
             None => (rest, None),
         };

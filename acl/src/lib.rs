@@ -51,3 +51,4 @@ pub use rule::{
 };
 pub use source::{DEFAULT_POLICY, ERRORS_MAX, SOURCE_BYTES_MAX, SourceError, SourceErrors};
 pub use subject::{Action, Effect, QosSet, Subject, Verb};
+pub use template::Prefix;

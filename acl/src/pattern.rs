@@ -1,6 +1,6 @@
 //! A topic of a rule, ready to be compared.
 
-use ringmain_mqtt::topic::Levels;
+use ringmain_mqtt::topic::{Levels, TOPIC_LEN_MAX};
 
 use crate::topic::{begins_with_wildcard, covers, has_wildcard, matches_words, overlaps};
 
@@ -17,9 +17,14 @@ pub(crate) struct Mode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     text: Box<str>,
+    /// How many bytes stand before the first wildcard: what is cheap to compare.
+    plain: u16,
     kind: Kind,
     mode: Mode,
 }
+
+// A length of a topic fits into 16 bits.
+const _: () = assert!(TOPIC_LEN_MAX <= u16::MAX as usize);
 
 /// What a publish has to be compared with, found once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,7 @@ enum Kind {
 
 impl Pattern {
     pub(crate) fn any() -> Self {
-        Self { text: Box::default(), kind: Kind::Any, mode: Mode::default() }
+        Self { text: Box::default(), plain: 0, kind: Kind::Any, mode: Mode::default() }
     }
 
     /// `text` is a topic filter.
@@ -52,7 +57,8 @@ impl Pattern {
             Some(above) if !has_wildcard(above) => Kind::Below,
             _ => Kind::Wild,
         };
-        Self { text: text.into(), kind, mode }
+        let plain = memchr::memchr2(b'+', b'#', text.as_bytes()).unwrap_or(text.len());
+        Self { text: text.into(), plain: plain as u16, kind, mode }
     }
 
     /// Whether a publish to `name` matches.
@@ -77,6 +83,8 @@ impl Pattern {
             (Kind::Any, _) => true,
             (Kind::Exact, _) => *self.text == *asked,
             (_, Mode { overlap: true, loose }) => overlaps(&self.text, asked, loose),
+            // What is left of `a/b/#` must be there, but for `a/b` itself.
+            _ if !begins_like(asked, self.plain()) => false,
             (_, Mode { loose: true, .. }) => matches_words(&self.text, asked),
             _ => covers(&self.text, asked),
         }
@@ -100,12 +108,56 @@ impl Pattern {
     }
 
     #[inline]
+    fn plain(&self) -> &[u8] {
+        &self.text.as_bytes()[..usize::from(self.plain)]
+    }
+
+    #[inline]
     fn walks(&self, name: &str) -> bool {
-        if !self.mode.loose && name.starts_with('$') && begins_with_wildcard(&self.text) {
+        if !begins_like(name, self.plain()) {
             return false;
         }
-        matches_words(&self.text, name)
+        if !self.mode.loose && self.plain == 0 && name.starts_with('$') {
+            return false;
+        }
+        let (rule, name) = (self.text.as_bytes(), name.as_bytes());
+        let plain = self.plain().len();
+        // What remains is `#`, and the name ends where its level would begin.
+        if name.len() < plain {
+            return &rule[plain..] == b"#";
+        }
+        walk(&rule[plain..], &name[plain..])
     }
+}
+
+/// Whether a text begins with what stands before the first wildcard of a filter, or is what stands
+/// before a last `/`: `a/#` also matches `a`.
+#[inline]
+fn begins_like(text: &str, plain: &[u8]) -> bool {
+    let text = text.as_bytes();
+    text.starts_with(plain) || (plain.len() == text.len() + 1 && plain.starts_with(text))
+}
+
+/// Whether the levels of a filter that begin with a wildcard match the levels of a name.
+#[inline]
+fn walk(rule: &[u8], name: &[u8]) -> bool {
+    let (mut r, mut n) = (0, 0);
+    while let Some(&byte) = rule.get(r) {
+        match byte {
+            b'#' => return true,
+            b'+' => {
+                while name.get(n).is_some_and(|b| *b != b'/') {
+                    n += 1;
+                }
+                r += 1;
+            }
+            // `…/#` also matches without the last level.
+            _ if n == name.len() => return &rule[r..] == b"/#",
+            _ if byte == name[n] => (r, n) = (r + 1, n + 1),
+            _ => return false,
+        }
+    }
+    n == name.len()
 }
 
 #[cfg(test)]
@@ -116,9 +168,14 @@ mod tests {
     #[test]
     fn a_name_matches_as_the_reference_of_the_protocol_says() {
         // S-51
-        let filters =
-            ["#", "+", "+/#", "a/#", "a/+", "a", "a/b", "+/b", "a/+/#", "$SYS/#", "/", "/#"];
-        let names = ["a", "a/b", "a/b/c", "ab", "$SYS", "$SYS/x", "/", "/b", "a/", "b", "$SYSx"];
+        let filters = [
+            "#", "+", "+/#", "a/#", "a/+", "a", "a/b", "+/b", "a/+/#", "$SYS/#", "/", "/#", "+/+",
+            "+/b/#", "a/+/", "a/+/+/#", "+/", "a//+", "//#",
+        ];
+        let names = [
+            "a", "a/b", "a/b/c", "ab", "$SYS", "$SYS/x", "/", "/b", "a/", "b", "$SYSx", "a//",
+            "a/b/", "//", "//x", "ax/b",
+        ];
         for filter in filters {
             let parsed = TopicFilter::parse(filter, 0).unwrap();
             let pattern = Pattern::new(filter, false, Mode::default());

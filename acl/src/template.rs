@@ -180,6 +180,34 @@ impl Topic {
     }
 }
 
+/// A text with placeholders that becomes the beginning of topics, such as a listener's mountpoint:
+/// `tenants/${client_attrs.tenant}/`. Values are put in by the rules of topics in rules, so no client
+/// can reach beyond its own.
+#[derive(Clone, Debug)]
+pub struct Prefix(Topic);
+
+impl Prefix {
+    /// Parses it.
+    ///
+    /// # Errors
+    /// A sentence for the operator: it has a wildcard, U+0000, or an unknown placeholder.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let topic = Topic::parse(text, false).map_err(|bad| format!("{text:?}: {bad}"))?;
+        if text.contains(['+', '#']) {
+            return Err(format!("{text:?}: {}", TopicError::WildcardInName));
+        }
+        Ok(Self(topic))
+    }
+
+    /// The text for one client.
+    ///
+    /// # Errors
+    /// What cannot be put in, in words. The client must not be let in without it.
+    pub fn fill(&self, subject: &Subject<'_>) -> Result<String, String> {
+        self.0.filled(subject).ok_or_else(|| self.0.unfilled(subject).unwrap_or_default())
+    }
+}
+
 impl Name {
     fn parse(name: &str) -> Option<Self> {
         match name {
@@ -331,5 +359,16 @@ mod tests {
         assert_eq!(bad("a/${clientid"), BadTopic::Open);
         assert_eq!(bad(&"a/".repeat(200)), BadTopic::Filter(TopicError::TooManyLevels));
         assert_eq!(bad(&"a".repeat(70_000)), BadTopic::Filter(TopicError::TooLong));
+    }
+
+    #[test]
+    fn a_mountpoint_is_filled_in_or_refused() {
+        // H13
+        let prefix = Prefix::parse("tenants/${client_attrs.tenant}/${clientid}/").unwrap();
+        assert_eq!(prefix.fill(&subject()).as_deref(), Ok("tenants/t1/c1/"));
+        let error = prefix.fill(&Subject { client_id: "a/#", ..subject() }).unwrap_err();
+        assert_eq!(error, "client id \"a/#\" cannot be put into a topic");
+        assert!(Prefix::parse("a/#").unwrap_err().contains("wildcard"));
+        assert!(Prefix::parse("${tenant}").unwrap_err().contains("placeholder"));
     }
 }
