@@ -22,12 +22,12 @@ pub(crate) struct Topic {
 #[derive(Clone, Debug, PartialEq)]
 enum Part {
     Text(String),
-    Value(Name),
+    Value(Placeholder),
 }
 
 /// What a placeholder stands for.
 #[derive(Clone, Debug, PartialEq)]
-enum Name {
+enum Placeholder {
     ClientId,
     Username,
     CommonName,
@@ -76,8 +76,8 @@ impl Topic {
                 push(&mut parts, "/");
             }
             match level {
-                "%c" => parts.push(Part::Value(Name::ClientId)),
-                "%u" => parts.push(Part::Value(Name::Username)),
+                "%c" => parts.push(Part::Value(Placeholder::ClientId)),
+                "%u" => parts.push(Part::Value(Placeholder::Username)),
                 _ => placeholders(level, &mut parts)?,
             }
         }
@@ -208,7 +208,7 @@ impl Prefix {
     }
 }
 
-impl Name {
+impl Placeholder {
     fn parse(name: &str) -> Option<Self> {
         match name {
             "clientid" => Some(Self::ClientId),
@@ -246,9 +246,8 @@ impl Name {
 /// the broker's: a client that calls itself `$SYS` does not own `$SYS/#`.
 fn safe(value: Option<&str>, first: bool) -> Option<&str> {
     value.filter(|value| {
-        !value.is_empty()
-            && !value.contains(['+', '#', '/', '\0'])
-            && !(first && value.starts_with('$'))
+        let reaches = value.contains(['+', '#', '/', '\0']) || (first && value.starts_with('$'));
+        !value.is_empty() && !reaches
     })
 }
 
@@ -267,7 +266,8 @@ fn placeholders(level: &str, parts: &mut Vec<Part>) -> Result<(), BadTopic> {
         let inside = &rest[at + 2..];
         let end = inside.find('}').ok_or(BadTopic::Open)?;
         let name = &inside[..end];
-        let name = Name::parse(name).ok_or_else(|| BadTopic::Placeholder(name.to_owned()))?;
+        let name =
+            Placeholder::parse(name).ok_or_else(|| BadTopic::Placeholder(name.to_owned()))?;
         parts.push(Part::Value(name));
         rest = &inside[end + 1..];
     }

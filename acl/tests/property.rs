@@ -261,7 +261,7 @@ fn fill(topic: &str, client: &Client) -> (String, bool) {
         let leads = at == 0 && start == 0;
         match value {
             Some(value)
-                if !value.contains(['/', '+', '#']) && !(leads && value.starts_with('$')) =>
+                if !(value.contains(['/', '+', '#']) || leads && value.starts_with('$')) =>
             {
                 out.push(format!("{}{value}", &level[..start]));
             }
@@ -379,77 +379,98 @@ fn own_rules(rng: &mut Rng) -> (Vec<Rule>, Option<bool>, ClientRules) {
     (rules, effect, compiled)
 }
 
+/// A policy in both forms: as rules of this test, and compiled.
+struct World {
+    sources: Vec<(Vec<Rule>, Option<bool>, Source)>,
+    settings: Settings,
+    gate: Gate,
+}
+
+type Own = Option<(Vec<Rule>, Option<bool>, ClientRules)>;
+
+impl World {
+    fn random(rng: &mut Rng, epoch: u64) -> Self {
+        let sources: Vec<_> = (0..rng.usize(..3)).map(|_| source(rng)).collect();
+        let no_match = if rng.bool() { Effect::Allow } else { Effect::Deny };
+        let client_rules = pick(rng, &[ClientRulesOrder::First, ClientRulesOrder::Last]);
+        let settings = Settings { no_match, client_rules };
+        let parsed = sources.iter().map(|(_, _, source)| source.clone()).collect();
+        // A small cache, so that decisions push each other out.
+        let gate = Gate::with_cache(Policy::compile(epoch, parsed, settings), 16);
+        Self { sources, settings, gate }
+    }
+
+    /// What a loop over the rules decides.
+    fn expected(&self, own: &Own, client: &Client, action: Action, asked: &str) -> bool {
+        let by_sources = || {
+            let mut sources = self.sources.iter();
+            sources.find_map(|(rules, none, _)| decides(rules, client, action, asked).or(*none))
+        };
+        let by_own = || {
+            let (rules, none, _) = own.as_ref()?;
+            decides(rules, client, action, asked).or(*none)
+        };
+        let found = match self.settings.client_rules {
+            ClientRulesOrder::First => by_own().or_else(by_sources),
+            ClientRulesOrder::Last => by_sources().or_else(by_own),
+        };
+        found.unwrap_or(self.settings.no_match == Effect::Allow)
+    }
+
+    fn rules(&self) -> String {
+        let lines = |rules: &[Rule]| rules.iter().map(|rule| format!("{rule:?}\n")).collect();
+        self.sources.iter().map(|(rules, ..)| lines(rules)).collect::<Vec<String>>().join("---\n")
+    }
+
+    /// Asks for `count` topics; how many of them are allowed.
+    fn ask(&mut self, rng: &mut Rng, client: &Client, own: &Own, count: u64) -> u64 {
+        let attributes: Vec<_> = client.team.map(|team| ("team", team)).into_iter().collect();
+        let subject = Subject {
+            client_id: client.id,
+            username: client.username,
+            peer: Some(client.address.parse().unwrap()),
+            attributes: &attributes,
+            ..Subject::default()
+        };
+        let claims = own.as_ref().map(|(_, _, compiled)| compiled);
+        let view = self.gate.client(&subject, claims);
+        let mut allowed = 0;
+        for _ in 0..count {
+            let action = action(rng);
+            let asked = topic(rng, action.is_subscribe(), false);
+            let expected = self.expected(own, client, action, &asked);
+            // Twice: decided, and found in the cache.
+            let found = [0, 1].map(|_| self.gate.decide(&view, action, &asked));
+            let why = self.gate.explain(&view, &subject, claims, action, &asked, true);
+            let context = || {
+                let rules = self.rules();
+                format!("{asked:?} {action:?} {client:?} {own:?} {:?}\n{rules}", why.by)
+            };
+            let said = if expected { Decision::Allow } else { Decision::Deny };
+            assert_eq!(found, [said; 2], "{}", context());
+            assert_eq!(Decision::from(why.outcome), said, "{}", context());
+            allowed += u64::from(expected);
+        }
+        allowed
+    }
+}
+
 #[test]
 fn what_was_compiled_decides_as_a_loop_over_the_rules() {
     // AZ01 AZ03
-    let seed = std::env::var("RINGMAIN_SEED").ok().and_then(|s| s.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    let policies = std::env::var("RINGMAIN_ACL_POLICIES").ok().and_then(|s| s.parse().ok());
+    const TOPICS: u64 = 60;
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed: u64 = number("RINGMAIN_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("RINGMAIN_SEED={seed}");
     let rng = &mut Rng::with_seed(seed);
-    let (mut allowed, mut decided) = (0u64, 0u64);
-    for epoch in 1..=policies.unwrap_or(150) {
-        let sources: Vec<_> = (0..rng.usize(..3)).map(|_| source(rng)).collect();
-        let no_match = rng.bool();
-        let order = pick(rng, &[ClientRulesOrder::First, ClientRulesOrder::Last]);
-        let effect = if no_match { Effect::Allow } else { Effect::Deny };
-        let settings = Settings { no_match: effect, client_rules: order };
-        let parsed = sources.iter().map(|(_, _, source)| source.clone()).collect();
-        let policy = Policy::compile(epoch, parsed, settings);
-        // A small cache, so that decisions push each other out.
-        let mut gate = Gate::with_cache(policy, 16);
+    let (mut allowed, mut decided) = (0, 0);
+    for epoch in 1..=number("RINGMAIN_ACL_POLICIES").unwrap_or(150) {
+        let mut world = World::random(rng, epoch);
         for _ in 0..12 {
             let client = Client::random(rng);
             let own = (rng.u8(..3) == 0).then(|| own_rules(rng));
-            let attributes: Vec<(&str, &str)> =
-                client.team.map(|team| ("team", team)).into_iter().collect();
-            let subject = Subject {
-                client_id: client.id,
-                username: client.username,
-                peer: Some(client.address.parse().unwrap()),
-                attributes: &attributes,
-                ..Subject::default()
-            };
-            let claims = own.as_ref().map(|(_, _, compiled)| compiled);
-            let view = gate.client(&subject, claims);
-            for _ in 0..60 {
-                let action = action(rng);
-                let asked = topic(rng, action.is_subscribe(), false);
-                let by_sources = || {
-                    sources.iter().find_map(|(rules, none, _)| {
-                        decides(rules, &client, action, &asked).or(*none)
-                    })
-                };
-                let by_own = || {
-                    let (rules, none, _) = own.as_ref()?;
-                    decides(rules, &client, action, &asked).or(*none)
-                };
-                let expected = match order {
-                    ClientRulesOrder::First => by_own().or_else(by_sources),
-                    ClientRulesOrder::Last => by_sources().or_else(by_own),
-                };
-                let expected = expected.unwrap_or(no_match);
-                let said = if expected { Decision::Allow } else { Decision::Deny };
-                let context = |gate: &Gate| {
-                    let lines = |rules: &[Rule]| {
-                        rules.iter().map(|rule| format!("{rule:?}\n")).collect::<String>()
-                    };
-                    let rules: Vec<String> =
-                        sources.iter().map(|(rules, ..)| lines(rules)).collect();
-                    let why = gate.explain(&view, &subject, claims, action, &asked, false);
-                    format!(
-                        "{asked:?} {why:?} {action:?} {client:?} {own:?}\n{}",
-                        rules.join("---\n")
-                    )
-                };
-                // Twice: decided, and found in the cache.
-                let decided_twice = [0, 1].map(|_| gate.decide(&view, action, &asked));
-                assert_eq!(decided_twice, [said; 2], "{}", context(&gate));
-                let why = gate.explain(&view, &subject, claims, action, &asked, true);
-                assert_eq!(why.outcome == Effect::Allow, expected, "{why:?} {}", context(&gate));
-                allowed += u64::from(expected);
-                decided += 1;
-            }
+            allowed += world.ask(rng, &client, &own, TOPICS);
+            decided += TOPICS;
         }
     }
     println!("{allowed} of {decided} allowed");

@@ -145,7 +145,9 @@ impl<'a> Errors<'a> {
         }
     }
 
-    fn finish(self, source: Source) -> Result<Source, SourceErrors> {
+    fn finish(mut self, source: Source) -> Result<Source, SourceErrors> {
+        // Keys of a table come in the order of their names.
+        self.found.sort_by_key(|error| error.line);
         if self.found.is_empty() { Ok(source) } else { Err(SourceErrors(self.found)) }
     }
 }

@@ -142,19 +142,28 @@ impl File<'_> {
         };
         for (key, value) in table {
             let name = &**key.get_ref();
-            match name {
-                "effect" => effect = Some(self.take(name, value, effect_of(value))?),
-                "who" => rule.who = self.take(name, value, who(value))?,
-                "action" => rule.verb = self.take(name, value, verb(value))?,
-                "qos" => rule.qos = self.take(name, value, qos(value))?,
-                "retain" => rule.retain = Some(self.take(name, value, boolean(value))?),
-                "overlapping" => rule.mode.overlap = self.take(name, value, boolean(value))?,
-                "topics" => rule.topics = self.topics(value)?,
-                other => {
-                    is_broken = true;
-                    self.fault(key.span(), "", Fault::unknown("key", other, RULE));
+            let is_good = match name {
+                "effect" => {
+                    effect = self.take(name, value, effect_of(value));
+                    effect.is_some()
                 }
-            }
+                "who" => assign(&mut rule.who, self.take(name, value, who(value))),
+                "action" => assign(&mut rule.verb, self.take(name, value, verb(value))),
+                "qos" => assign(&mut rule.qos, self.take(name, value, qos(value))),
+                "retain" => {
+                    rule.retain = self.take(name, value, boolean(value));
+                    rule.retain.is_some()
+                }
+                "overlapping" => {
+                    assign(&mut rule.mode.overlap, self.take(name, value, boolean(value)))
+                }
+                "topics" => assign(&mut rule.topics, self.topics(value)),
+                other => {
+                    self.fault(key.span(), "", Fault::unknown("key", other, RULE));
+                    false
+                }
+            };
+            is_broken |= !is_good;
         }
         if is_broken {
             return None;
@@ -183,6 +192,11 @@ impl File<'_> {
         }
         Some(topics)
     }
+}
+
+/// Puts a value in its place, if there is one.
+fn assign<T>(place: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *place = value).is_some()
 }
 
 /// What must hold between the keys of a rule.
@@ -381,7 +395,7 @@ fn describe(value: &Value<'_>) -> String {
 /// The lines of a rule, without what stands above the next one.
 fn as_written(text: &str, start: usize, end: usize) -> String {
     let lines: Vec<&str> = text.get(start..end).unwrap_or_default().lines().collect();
-    let is_rule = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    let last = lines.iter().rposition(|line| is_rule(&line)).map_or(0, |last| last + 1);
+    let is_rule = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let last = lines.iter().rposition(|line| is_rule(line)).map_or(0, |last| last + 1);
     lines[..last].join("\n")
 }
