@@ -14,6 +14,9 @@ pub const CACHE_PLACES: usize = 4096;
 /// The longest topic that is kept: what fits into a cache line. Longer ones are decided anew.
 const TOPIC_MAX: usize = 54;
 
+/// Of so many misses in taken places one replaces what is there.
+const REPLACE_EVERY: u64 = 4;
+
 /// Lives on: shard. A decision is given only for the very view, action and topic it was made for.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -74,7 +77,17 @@ impl Cache {
         same.then_some(if place.answer & 1 == 1 { Effect::Allow } else { Effect::Deny })
     }
 
-    pub(crate) fn put(&mut self, at: usize, view: u64, what: u8, topic: &str, effect: Effect) {
+    /// Notes a decision that was not at hand. One of four takes the place of another, so that more
+    /// topics than places do not cost a write each time.
+    #[inline]
+    pub(crate) fn missed(&mut self, at: usize, view: u64, what: u8, topic: &str, effect: Effect) {
+        self.misses += 1;
+        if self.places[at].view == 0 || self.misses.is_multiple_of(REPLACE_EVERY) {
+            self.put(at, view, what, topic, effect);
+        }
+    }
+
+    fn put(&mut self, at: usize, view: u64, what: u8, topic: &str, effect: Effect) {
         let place = &mut self.places[at];
         place.view = view;
         place.len = topic.len() as u8;

@@ -202,8 +202,7 @@ impl Gate {
             return effect.into();
         }
         let effect = view.decide(&self.policy, action, topic);
-        self.cache.misses += 1;
-        self.cache.put(at, view.id, what, topic, effect);
+        self.cache.missed(at, view.id, what, topic, effect);
         effect.into()
     }
 

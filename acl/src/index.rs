@@ -16,7 +16,7 @@ use crate::pattern::Pattern;
 use crate::policy::Line;
 
 /// Up to so many topics are compared one by one: measured in docs/adr/0022-acl-compiled.md.
-const LINEAR_MAX: usize = 8;
+const LINEAR_MAX: usize = 12;
 
 /// No rule.
 pub(crate) const NONE: u32 = u32::MAX;
