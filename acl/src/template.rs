@@ -108,22 +108,20 @@ impl Topic {
 
     /// The pattern for one client; `None` if a rule that allows cannot be filled in for it.
     ///
-    /// A value that could mean more than one level of its own (AZ03) is not put in. A rule that
-    /// allows then matches nothing. A rule that denies must not vanish: the levels with such a value
-    /// are taken as `+`, so it denies at least what it would deny for any value.
+    /// A value that could mean more than one level of its own (AZ03) is not put into a rule that
+    /// allows, which then matches nothing. A rule that denies must not vanish: see [`Topic::widened`].
     pub(crate) fn fill(
         &self,
         subject: &Subject<'_>,
         effect: Effect,
         mode: Mode,
     ) -> Option<Pattern> {
-        let filled = self.filled(subject);
-        match (filled, effect) {
-            (Some(text), _) => Some(Pattern::new(&text, self.eq, mode)),
-            (None, Effect::Allow) => None,
-            (None, Effect::Deny) => {
-                Some(Pattern::new(&self.widened(subject), false, Mode { loose: true, ..mode }))
-            }
+        match effect {
+            Effect::Allow => Some(Pattern::new(&self.filled(subject)?, self.eq, mode)),
+            Effect::Deny => Some(match self.widened(subject) {
+                (text, false) => Pattern::new(&text, self.eq, mode),
+                (text, true) => Pattern::new(&text, false, Mode { loose: true, ..mode }),
+            }),
         }
     }
 
@@ -156,27 +154,44 @@ impl Topic {
         (text.len() <= TOPIC_LEN_MAX).then_some(text)
     }
 
-    /// The text with `+` for each level that has a value that cannot be put in. Text that is too long
-    /// even so stands for every topic.
-    fn widened(&self, subject: &Subject<'_>) -> String {
-        let mut levels: Vec<(String, bool)> = vec![(String::new(), false)];
-        for (at, part) in self.parts.iter().enumerate() {
-            let last = levels.last_mut().expect("never empty");
-            match part {
-                Part::Value(name) => match safe(name.value(subject), at == 0) {
-                    Some(value) => last.0.push_str(value),
-                    None => last.1 = true,
+    /// The text for a rule that denies, and whether it had to be widened. It denies at least what
+    /// the values, put in as they are, would make of it: one with `/` or a `$` at the start is put in,
+    /// one that is missing or empty stands for any level (`+`), one with wildcards or U+0000 for
+    /// all that follows (`#`). A text that is too long stands for every topic.
+    fn widened(&self, subject: &Subject<'_>) -> (String, bool) {
+        let mut levels = vec![String::new()];
+        let mut any = vec![];
+        let mut is_wide = false;
+        for part in &self.parts {
+            let text = match part {
+                Part::Text(text) => text.as_str(),
+                Part::Value(name) => match name.value(subject).unwrap_or_default() {
+                    value if value.contains(['+', '#', '\0']) => {
+                        levels.pop();
+                        levels.push("#".to_owned());
+                        is_wide = true;
+                        break;
+                    }
+                    "" => {
+                        any.push(levels.len() - 1);
+                        ""
+                    }
+                    value => value,
                 },
-                Part::Text(text) => {
-                    let mut pieces = Levels::of(text);
-                    last.0.push_str(pieces.next().unwrap_or_default());
-                    levels.extend(pieces.map(|piece| (piece.to_owned(), false)));
-                }
+            };
+            let mut pieces = Levels::of(text);
+            levels.last_mut().expect("never empty").push_str(pieces.next().unwrap_or_default());
+            levels.extend(pieces.map(str::to_owned));
+        }
+        is_wide |= !any.is_empty();
+        for level in any {
+            // What ends in `#` is as wide as can be.
+            if levels[level] != "#" {
+                levels[level] = "+".to_owned();
             }
         }
-        let level = |(text, is_wide)| if is_wide { "+".to_owned() } else { text };
-        let text = levels.into_iter().map(level).collect::<Vec<_>>().join("/");
-        if text.len() > TOPIC_LEN_MAX { "#".to_owned() } else { text }
+        let text = levels.join("/");
+        if text.len() > TOPIC_LEN_MAX { ("#".to_owned(), true) } else { (text, is_wide) }
     }
 }
 
@@ -330,20 +345,31 @@ mod tests {
         let subject = Subject { client_id: &long, username: Some(&long), ..Subject::default() };
         let topic = Topic::parse("${clientid}/${username}", false).unwrap();
         assert_eq!(topic.filled(&subject), None);
+        assert_eq!(topic.widened(&subject), ("#".to_owned(), true));
         assert!(topic.unfilled(&subject).unwrap().contains("longer"));
     }
 
     #[test]
-    fn levels_that_cannot_be_filled_in_widen_to_any_level() {
+    fn a_rule_that_denies_is_widened_where_it_cannot_be_filled_in() {
+        // AZ03
         let nameless = Subject { username: None, ..subject() };
-        for (text, expected) in [
-            ("a/${username}/#", "a/+/#"),
-            ("${username}", "+"),
-            ("a/x-${username}-${clientid}/b/%u", "a/+/b/+"),
-            ("${clientid}/x-${username}/${cn}", "c1/+/cn1"),
-            ("/${username}/", "/+/"),
+        let hash = Subject { username: Some("a/#"), ..subject() };
+        let slash = Subject { username: Some("a/b"), ..subject() };
+        for (client, text, expected) in [
+            (subject(), "a/${username}/#", ("a/u1/#", false)),
+            (nameless, "a/${username}/#", ("a/+/#", true)),
+            (nameless, "${username}", ("+", true)),
+            (nameless, "a/x-${username}-${clientid}/b/%u", ("a/+/b/+", true)),
+            (nameless, "${clientid}/x-${username}/${cn}", ("c1/+/cn1", true)),
+            (nameless, "/${username}/", ("/+/", true)),
+            (hash, "a/${username}/b", ("a/#", true)),
+            (hash, "a/x-${username}/b", ("a/#", true)),
+            (hash, "${client_attrs.none}-${username}", ("#", true)),
+            (slash, "a/x-${username}-y/b", ("a/x-a/b-y/b", false)),
+            (subject(), "${client_attrs.sys}/#", ("$SYS/#", false)),
         ] {
-            assert_eq!(Topic::parse(text, false).unwrap().widened(&nameless), expected);
+            let (found, is_wide) = Topic::parse(text, false).unwrap().widened(&client);
+            assert_eq!((found.as_str(), is_wide), expected, "{text}");
         }
     }
 

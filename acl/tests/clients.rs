@@ -63,7 +63,7 @@ fn a_rule_that_denies_does_not_vanish_when_it_cannot_be_filled_in() {
     let ann = gate.client(&Subject { username: Some("ann"), ..named("c") }, None);
     assert_eq!(gate.decide(&ann, PUBLISH, "private/ann/x"), Decision::Deny);
     assert_eq!(gate.decide(&ann, PUBLISH, "private/joe/x"), Decision::Allow);
-    for username in [None, Some(""), Some("#"), Some("ann/x")] {
+    for username in [None, Some(""), Some("#"), Some("+"), Some("ann/#")] {
         let client = gate.client(&Subject { username, ..named("c") }, None);
         for topic in ["private/ann/x", "private/ann/x/y", "private/joe", "joe/all", "$joe/all"] {
             assert_eq!(
@@ -73,8 +73,12 @@ fn a_rule_that_denies_does_not_vanish_when_it_cannot_be_filled_in() {
             );
         }
         assert_eq!(gate.decide(&client, SUBSCRIBE, "private/+/#"), Decision::Deny, "{username:?}");
-        assert_eq!(gate.decide(&client, PUBLISH, "other"), Decision::Allow, "{username:?}");
     }
+    let nobody = gate.client(&named("c"), None);
+    assert_eq!(gate.decide(&nobody, PUBLISH, "other"), Decision::Allow);
+    let slash = gate.client(&Subject { username: Some("ann/x"), ..named("c") }, None);
+    assert_eq!(gate.decide(&slash, PUBLISH, "private/ann/x/y"), Decision::Deny);
+    assert_eq!(gate.decide(&slash, PUBLISH, "private/ann"), Decision::Allow);
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn is_wild(level: &str) -> bool {
 }
 
 /// Fills in one topic: its text, and whether something could not be put in.
-fn fill(topic: &str, client: &Client) -> (String, bool) {
+fn fill(topic: &str, client: &Client, allow: bool) -> (String, bool) {
     let mut broken = false;
     let mut out = vec![];
     for (at, level) in topic.split('/').enumerate() {
@@ -259,11 +259,15 @@ fn fill(topic: &str, client: &Client) -> (String, bool) {
         };
         let value = client.value(&level[start + 2..level.len() - 1]);
         let leads = at == 0 && start == 0;
+        let wild = value.is_some_and(|value| value.contains(['+', '#']));
+        let reaches = value.is_some_and(|v| v.contains('/') || leads && v.starts_with('$'));
         match value {
-            Some(value)
-                if !(value.contains(['/', '+', '#']) || leads && value.starts_with('$')) =>
-            {
+            Some(value) if !wild && !(allow && reaches) => {
                 out.push(format!("{}{value}", &level[..start]));
+            }
+            _ if wild => {
+                out.push("#".to_owned());
+                return (out.join("/"), true);
             }
             _ => {
                 broken = true;
@@ -281,7 +285,7 @@ fn topic_matches(
     subscribe: bool,
     asked: &str,
 ) -> bool {
-    let (text, broken) = fill(&topic.0, client);
+    let (text, broken) = fill(&topic.0, client, rule.allow);
     if broken && rule.allow {
         return false;
     }
@@ -453,6 +457,52 @@ impl World {
         }
         allowed
     }
+}
+
+/// What EMQX decides with a file, by its words: the first rule whose words match.
+fn emqx_decides(rules: &[Rule], client: &Client, action: Action, asked: &str) -> Option<bool> {
+    let matches = |rule: &&Rule| {
+        let alone = Rule { allow: false, words: true, ..(*rule).clone() };
+        decides(&[alone], client, action, asked).is_some()
+    };
+    rules.iter().find(matches).map(|rule| rule.allow)
+}
+
+#[test]
+fn a_file_of_emqx_allows_nothing_that_emqx_denies() {
+    // AZ01
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed: u64 = number("RINGMAIN_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("RINGMAIN_SEED={seed}");
+    let rng = &mut Rng::with_seed(seed);
+    let (mut same, mut stricter) = (0, 0);
+    for epoch in 1..=number("RINGMAIN_ACL_POLICIES").unwrap_or(150) {
+        let mut rules: Vec<Rule> = (0..rng.usize(1..20)).map(|_| rule(rng, true)).collect();
+        for rule in &mut rules {
+            rule.topics.iter_mut().for_each(|topic| topic.0 = self::topic(rng, true, false));
+        }
+        let source = Source::emqx("acl.conf", &emqx(&rules)).unwrap();
+        let mut gate =
+            Gate::new(Policy::compile(epoch, vec![source], Settings::new(Effect::Allow)));
+        for _ in 0..100 {
+            let client = Client { team: None, ..Client::random(rng) };
+            let subject = Subject {
+                client_id: client.id,
+                username: client.username,
+                peer: Some(client.address.parse().unwrap()),
+                ..Subject::default()
+            };
+            let view = gate.client(&subject, None);
+            let action = action(rng);
+            let asked = topic(rng, action.is_subscribe(), false);
+            let theirs = emqx_decides(&rules, &client, action, &asked).unwrap_or(true);
+            let ours = gate.decide(&view, action, &asked) == Decision::Allow;
+            assert!(theirs || !ours, "{asked:?} {action:?} {client:?}\n{}", emqx(&rules));
+            *(if theirs == ours { &mut same } else { &mut stricter }) += 1;
+        }
+    }
+    println!("{same} alike, {stricter} stricter");
+    assert!(same > stricter * 10 && stricter > 0);
 }
 
 #[test]
