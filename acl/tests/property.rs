@@ -262,7 +262,7 @@ fn fill(topic: &str, client: &Client, allow: bool) -> (String, bool) {
         let wild = value.is_some_and(|value| value.contains(['+', '#']));
         let reaches = value.is_some_and(|v| v.contains('/') || leads && v.starts_with('$'));
         match value {
-            Some(value) if !wild && !(allow && reaches) => {
+            Some(value) if !(wild || allow && reaches) => {
                 out.push(format!("{}{value}", &level[..start]));
             }
             _ if wild => {
