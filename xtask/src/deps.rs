@@ -11,6 +11,7 @@ use crate::{report, root};
 /// Each member of the workspace, and the members it may depend on. A new member is one line.
 const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
+    ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
