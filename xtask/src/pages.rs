@@ -11,6 +11,7 @@ const PAGES: &[&str] = &[
     "docs/ARCHITECTURE.md",
     "docs/HOUSE.md",
     "docs/user/admin-socket.md",
+    "docs/user/authorization.md",
     "docs/user/configuration.md",
     "docs/user/doctor.md",
     "docs/user/latency.md",
@@ -28,8 +29,16 @@ const PAGES: &[&str] = &[
 ];
 
 /// Where functions and types live.
-const SOURCES: &[&str] =
-    &["src", "shards/src", "mqtt/src", "control/src", "sim/src", "loadgen/src", "xtask/src"];
+const SOURCES: &[&str] = &[
+    "src",
+    "shards/src",
+    "mqtt/src",
+    "acl/src",
+    "control/src",
+    "sim/src",
+    "loadgen/src",
+    "xtask/src",
+];
 
 /// What a name in backticks must end in to be a file.
 const ENDINGS: &[&str] = &[".rs", ".toml", ".md", ".sh", ".py", ".json", ".service", "/"];

@@ -20,7 +20,7 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
-        within: &["mqtt/src", "shards/src/engine"],
+        within: &["mqtt/src", "acl/src", "shards/src/engine"],
         except: &[],
         forbidden: &[
             &["std", "net"],
