@@ -13,6 +13,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
+    ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
         "ringmain",
