@@ -127,6 +127,9 @@ fn certificate(error: &CertificateError) -> String {
             "it is not for clients (its extended key usage lacks clientAuth)"
         }
         CertificateError::BadSignature => "a signature does not fit",
+        CertificateError::Other(why) => {
+            return format!("the client's certificate is refused: {}", why.0);
+        }
         other => return format!("the client's certificate is refused: {other}"),
     };
     format!("the client's certificate is refused: {why}")

@@ -56,6 +56,8 @@ pub struct Tls {
     server_name: Option<Box<str>>,
     phase: Phase,
     peer_closed: bool,
+    /// What the caller was asked to keep. rustls remembers places in it.
+    kept: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,6 +114,7 @@ impl Tls {
             server_name: None,
             phase: Phase::Handshake,
             peer_closed: false,
+            kept: 0,
         })
     }
 
@@ -132,35 +135,45 @@ impl Tls {
         if self.phase == Phase::Failed {
             return Err(Failure::new(FailureKind::Internal, "read after TLS failed"));
         }
+        assert!(incoming.len() >= self.kept as usize, "the caller lost bytes that it was to keep");
         let call = Call::at(now_s);
         let before = self.phase;
-        let result = self.records(incoming, out);
+        let mut used = 0;
+        let result = self.records(incoming, &mut used, out);
         if let Some(name) = call.take_server_name() {
             self.server_name = Some(name);
         }
-        let (plain, used) = match result {
-            Ok(done) => done,
+        let unused = &mut incoming[used..];
+        let plain = match result {
+            Ok(plain) => plain,
             Err(error) => {
                 self.phase = Phase::Failed;
                 let no_name = self.server_name.as_deref().filter(|name| !self.context.knows(name));
                 let handshaking = before == Phase::Handshake;
                 let failure = Failure::of(&error.error, handshaking, &error.first, no_name);
-                self.goodbye(out);
+                self.goodbye(unused, out);
                 return Err(failure);
             }
         };
         let opened = before == Phase::Handshake && !self.conn.is_handshaking();
+        if unused.len() > KEEP_BYTES_MAX {
+            let sentence = "the client's handshake messages are larger than this listener takes: \
+                            too many certificates?";
+            return Err(self.fail(FailureKind::Protocol, sentence));
+        }
+        // rustls has seen a whole record that it does not let go: a part of a message. From here on
+        // it is also called without these bytes (to write), and would look for them. Nothing that
+        // a client has to say after the handshake needs two records.
+        if !self.conn.is_handshaking() && is_whole_record(unused) {
+            let sentence = "the client splits a message after the handshake over records";
+            return Err(self.fail(FailureKind::Protocol, sentence));
+        }
         if opened {
             self.phase = Phase::Open;
             self.still_valid(now_s, out)?;
         }
-        let keep = incoming.len() - used;
-        if keep > KEEP_BYTES_MAX {
-            self.phase = Phase::Failed;
-            let sentence = "the client's handshake messages are larger than this listener takes: \
-                            too many certificates?";
-            return Err(Failure::new(FailureKind::Protocol, sentence));
-        }
+        let keep = unused.len();
+        self.kept = keep as u32;
         Ok(Progress { plain, keep, opened, peer_closed: self.peer_closed })
     }
 
@@ -259,23 +272,24 @@ impl Tls {
         self.phase == Phase::Open
     }
 
-    /// Goes through the records of `incoming`: (plaintext at its front, bytes used).
+    /// Goes through the records of `incoming`, of which it counts what is `used`: how much plaintext
+    /// is at the front.
     fn records(
         &mut self,
         incoming: &mut [u8],
+        used: &mut usize,
         out: &mut Vec<u8>,
-    ) -> Result<(usize, usize), Broken> {
-        let (mut plain, mut used) = (0, 0);
+    ) -> Result<usize, Broken> {
+        let mut plain = 0;
         loop {
-            let first = Broken::first_of(&incoming[used..]);
-            let UnbufferedStatus { discard, state, .. } =
-                self.conn.process_tls_records(&mut incoming[used..]);
-            let state = state.map_err(|error| Broken { error, first })?;
-            match state {
+            let unused = &mut incoming[*used..];
+            let first = Broken::first_of(unused);
+            let UnbufferedStatus { discard, state, .. } = self.conn.process_tls_records(unused);
+            // What comes next needs the bytes no more, but for errors that name them.
+            *used += discard;
+            match state.map_err(|error| Broken { error, first })? {
                 ConnectionState::ReadTraffic(_) => {
-                    used += discard;
-                    plain += self.take_plain(&mut incoming[plain..used])?;
-                    continue;
+                    plain += self.take_plain(&mut incoming[plain..*used])?;
                 }
                 ConnectionState::EncodeTlsData(mut data) => {
                     append(out, 0, |room| data.encode(room)).map_err(Broken::ours)?;
@@ -283,15 +297,14 @@ impl Tls {
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::PeerClosed => self.peer_closed = true,
                 ConnectionState::ReadEarlyData(_) => unreachable!("early data is switched off"),
-                // After the peer's close_notify whatever follows is none of ours.
-                ConnectionState::Closed => return Ok((plain, incoming.len())),
-                _ => {
-                    used += discard;
-                    return Ok((plain, if self.peer_closed { incoming.len() } else { used }));
-                }
+                _ => break,
             }
-            used += discard;
         }
+        if self.peer_closed {
+            // Whatever follows close_notify is none of ours.
+            *used = incoming.len();
+        }
+        Ok(plain)
     }
 
     /// Moves what rustls decrypted to `room`, whose ciphertext it was. rustls 0.23 keeps a record's
@@ -355,18 +368,24 @@ impl Tls {
         }
     }
 
-    /// Appends the alert that rustls has for the peer.
-    fn goodbye(&mut self, out: &mut Vec<u8>) {
+    /// Appends the alert that rustls has for the peer. `unused` is what it did not let go: messages
+    /// that it has not looked at yet lie there. Once the alert is out it must not be asked again: it
+    /// would look at what was wrong once more, and does not expect to have two alerts.
+    fn goodbye(&mut self, unused: &mut [u8], out: &mut Vec<u8>) {
         for _ in 0..GOODBYE_TURNS_MAX {
-            let UnbufferedStatus { state, .. } = self.conn.process_tls_records(&mut []);
-            match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    append(out, 0, |room| data.encode(room)).expect("room was made");
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return,
+            let UnbufferedStatus { state, .. } = self.conn.process_tls_records(unused);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            let start = out.len();
+            append(out, 0, |room| data.encode(room)).expect("room was made");
+            if is_alert(&out[start..]) {
+                return;
             }
         }
+    }
+
+    fn fail(&mut self, kind: FailureKind, sentence: &str) -> Failure {
+        self.phase = Phase::Failed;
+        Failure::new(kind, sentence)
     }
 
     /// A ticket is not a certificate: what was verified when it was issued may be over by now.
@@ -385,6 +404,26 @@ impl Tls {
         self.close(out);
         self.phase = Phase::Failed;
         Err(refuse(sentence))
+    }
+}
+
+/// Whether bytes begin with a record that is all there. RFC 8446, section 5.1.
+fn is_whole_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, rest @ ..] => {
+            rest.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a record of ours is an alert: it says so, or it is one of TLS 1.3 that is too short for
+/// anything else (2 bytes, their type, the tag; a handshake message has 4).
+fn is_alert(record: &[u8]) -> bool {
+    match record {
+        [0x15, ..] => true,
+        [0x17, ..] => record.len() == 5 + 2 + 1 + 16,
+        _ => false,
     }
 }
 
