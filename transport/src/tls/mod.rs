@@ -49,7 +49,8 @@ const GOODBYE_TURNS_MAX: usize = 8;
 
 /// One TLS connection of a client. Lives on: the shard that has the connection, and moves with it.
 ///
-/// Holds no buffers: what is not a whole record yet is the caller's to keep.
+/// Holds no buffers: what is not a whole record yet is the caller's to keep. Idle, it takes some
+/// 3.3 KB of memory, and a client's certificate (`tests/memory.rs`).
 pub struct Tls {
     conn: Box<UnbufferedServerConnection>,
     context: Arc<TlsContext>,
