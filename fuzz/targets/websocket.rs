@@ -47,7 +47,9 @@ fuzz_target!(|input: &[u8]| {
     let bytes = if choice & 1 == 0 { bytes.to_vec() } else { [REQUEST, bytes].concat() };
     let whole = run(&bytes, bytes.len().max(1));
     let pieces = run(&bytes, usize::from(choice >> 1) + 1);
-    assert_eq!((&whole.end, whole.closed), (&pieces.end, pieces.closed));
+    // The sentence knows what came so far, the kind does not depend on it.
+    let kind = |seen: &Seen| seen.end.as_ref().map(|end| end.kind);
+    assert_eq!((kind(&whole), whole.closed), (kind(&pieces), pieces.closed));
     // A failure takes along what came before it in the same call.
     if whole.end.is_none() {
         assert_eq!(whole, pieces);

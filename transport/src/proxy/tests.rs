@@ -132,6 +132,8 @@ fn lines_that_the_grammar_does_not_have_are_refused() {
         let _: String = refused(line.as_bytes());
     }
     assert!(refused(b"PROXY TCP4 192.0\x00").contains("character"));
+    assert!(refused(b"PROXY UNKNOWN \x13\r\n").contains("character"));
+    assert!(refused(b"PROXY UNKNOWN \r \r\n").contains("character"));
     assert_eq!(whole(b"PROXY UNKNOWN\r\n"), Header::default());
     assert!(refused(b"\x10\x0c\0\x04MQTT").contains("no PROXY header"));
 }

@@ -7,18 +7,19 @@ use super::{Header, Parsed, Refused, V1_BYTES_MAX};
 /// `bytes` begin with `PROXY `.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Refused> {
     let window = &bytes[..bytes.len().min(V1_BYTES_MAX)];
-    let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
-        return if bytes.len() < V1_BYTES_MAX {
-            // Nothing but printing characters and the CR can lead to the end of the line.
-            match window.iter().position(|byte| !matches!(byte, b' '..=b'~' | b'\r')) {
-                None => Ok(Parsed::Partial),
-                Some(_) => Err(refuse("it holds a character that no address has")),
-            }
-        } else {
-            Err(refuse("the line has more than 107 bytes"))
-        };
+    let end = window.iter().position(|byte| *byte == b'\n');
+    let line = &window[..end.unwrap_or(window.len())];
+    let text = line.strip_suffix(b"\r").unwrap_or(line);
+    if text.iter().any(|byte| !matches!(byte, b' '..=b'~')) {
+        return Err(refuse("it holds a character that no address has"));
+    }
+    let Some(end) = end else {
+        if bytes.len() < V1_BYTES_MAX {
+            return Ok(Parsed::Partial);
+        }
+        return Err(refuse("the line has more than 107 bytes"));
     };
-    let line = window[..end].strip_suffix(b"\r").ok_or_else(|| refuse("it ends without a CR"))?;
+    let line = line.strip_suffix(b"\r").ok_or_else(|| refuse("it ends without a CR"))?;
     let line = std::str::from_utf8(line).map_err(|_| refuse("it is no text"))?;
     Ok(Parsed::Whole { len: end + 1, header: Box::new(header(line)?) })
 }
