@@ -70,7 +70,8 @@ fn another_application_protocol_gets_an_alert_and_none_is_taken() {
         let names = names.iter().map(|name| name.as_bytes().to_vec()).collect();
         client.change(|config| config.alpn_protocols = names)
     };
-    let table: [(Alpn, &[&str], Option<&[u8]>); 6] = [
+    type Row = (Alpn, &'static [&'static str], Option<&'static [u8]>);
+    let table: [Row; 6] = [
         (Alpn::Mqtt, &["mqtt"], Some(b"mqtt")),
         (Alpn::Mqtt, &["h2", "mqtt"], Some(b"mqtt")),
         (Alpn::Mqtt, &["h2"], None),
