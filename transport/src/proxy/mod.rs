@@ -4,6 +4,10 @@
 //! Strict: a header that the specification does not allow is refused, never skipped, since what
 //! follows it would be read as the client's. Whether a header must come is a matter of the sender's
 //! address alone ([`Trusted`]): a guess by content would let anybody choose an address.
+//!
+//! By hand, because the libraries are lenient where it matters: `ppp` 2.3 and `proxy-header` 0.1 both
+//! take a port `+1`, a wrong or short checksum, an authority that is no text or comes twice, a cut SSL
+//! part and 64 KiB of body; `proxy-header` also takes `UNKNOWNX` and TLVs that end behind the header.
 
 mod cidr;
 mod crc32c;
