@@ -14,6 +14,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-shards", &["ringmain-mqtt"]),
+    ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
         "ringmain",

@@ -39,6 +39,19 @@ const RULES: &[Rule] = &[
         forbidden: &[&["glommio"], &["glommio_ng"], &["io_uring"]],
         why: "only reactor, mesh and store know how a shard is run",
     },
+    Rule {
+        within: &["transport/src"],
+        except: &["transport/src/tls/load.rs"],
+        forbidden: &[
+            &["std", "net", "TcpStream"],
+            &["std", "time", "Instant"],
+            &["std", "time", "SystemTime"],
+            &["std", "env"],
+            &["std", "fs"],
+            &["async"],
+        ],
+        why: "layers between socket and MQTT do no I/O: bytes, time and configuration are handed in",
+    },
 ];
 
 /// `cargo xtask sources`.
