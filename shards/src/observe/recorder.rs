@@ -154,30 +154,63 @@ pub struct TurnCounts {
     pub sends: u64,
 }
 
-/// Equal times one after the other. The sends of a fan-out begin together and their completions are seen
-/// together, so an entry for each would cost more than all else that is noted (decision record 0021).
+/// Equal values one after the other. The sends of a fan-out begin together and their completions are seen
+/// together, and most turns are alike: an entry for each would cost more than all else that is noted
+/// (decision record 0021).
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
-    ns: u64,
+    value: u64,
     times: u32,
 }
 
 impl Run {
-    /// Notes one more time; `histograms` gets those before it if they were others.
+    /// One more; returns those before it if they were others.
     #[inline]
-    fn note(&mut self, ns: u64, stage: Stage, histograms: &mut Histograms) {
-        if self.ns != ns || self.times == u32::MAX {
-            self.flush(stage, histograms);
-            self.ns = ns;
+    #[must_use]
+    fn note(&mut self, value: u64) -> Option<Self> {
+        if self.value == value && self.times < u32::MAX {
+            self.times += 1;
+            return None;
         }
-        self.times += 1;
+        Some(std::mem::replace(self, Self { value, times: 1 }))
+    }
+}
+
+/// What comes in runs.
+#[derive(Debug, Default)]
+struct Runs {
+    stages: [Run; 2],
+    turns: [Run; 3],
+}
+
+impl Runs {
+    const STAGES: [Stage; 2] = [Stage::Coalesce, Stage::Send];
+    const TURNS: [PerTurn; 3] = [PerTurn::Completions, PerTurn::Mails, PerTurn::Sends];
+
+    #[inline]
+    fn stage(&mut self, nth: usize, ns: u64, to: &mut Histograms) {
+        if let Some(run) = self.stages[nth].note(ns) {
+            to.record_many(Self::STAGES[nth], run.value, run.times);
+        }
     }
 
     #[inline]
-    fn flush(&mut self, stage: Stage, histograms: &mut Histograms) {
-        if self.times > 0 {
-            histograms.record_many(stage, self.ns, self.times);
-            self.times = 0;
+    fn turn(&mut self, counts: TurnCounts, to: &mut Histograms) {
+        let values = [counts.completions, counts.mails, counts.sends];
+        for ((run, what), value) in self.turns.iter_mut().zip(Self::TURNS).zip(values) {
+            if let Some(run) = run.note(value) {
+                to.record_turns(what, run.value, run.times);
+            }
+        }
+    }
+
+    fn flush(&mut self, to: &mut Histograms) {
+        let Self { stages, turns } = std::mem::take(self);
+        for (run, stage) in stages.into_iter().zip(Self::STAGES) {
+            to.record_many(stage, run.value, run.times);
+        }
+        for (run, what) in turns.into_iter().zip(Self::TURNS) {
+            to.record_turns(what, run.value, run.times);
         }
     }
 }
@@ -188,8 +221,7 @@ impl Run {
 pub struct Recorder {
     how: Option<Recording>,
     histograms: Box<Histograms>,
-    coalesced: Run,
-    sends: Run,
+    runs: Runs,
     times: LoopTimes,
     /// Set by the driver before a report.
     pub driver_memory: DriverMemory,
@@ -253,7 +285,7 @@ impl Recorder {
     #[inline]
     pub fn coalesced(&mut self, ns: u64) {
         if self.is_on() {
-            self.coalesced.note(ns, Stage::Coalesce, &mut self.histograms);
+            self.runs.stage(0, ns, &mut self.histograms);
         }
     }
 
@@ -261,18 +293,13 @@ impl Recorder {
     #[inline]
     pub fn send_completed(&mut self, ns: u64) {
         if self.is_on() {
-            self.sends.note(ns, Stage::Send, &mut self.histograms);
+            self.runs.stage(1, ns, &mut self.histograms);
         }
-    }
-
-    fn flush_runs(&mut self) {
-        self.coalesced.flush(Stage::Coalesce, &mut self.histograms);
-        self.sends.flush(Stage::Send, &mut self.histograms);
     }
 
     /// Takes what was noted, and leaves `spare` to go on with.
     pub fn take(&mut self, spare: Box<Histograms>) -> Observed {
-        self.flush_runs();
+        self.runs.flush(&mut self.histograms);
         let histograms = std::mem::replace(&mut self.histograms, spare);
         let times = self.times;
         self.times.longest_turn_ns = 0;
@@ -573,10 +600,8 @@ impl Recorder {
         }
         self.times.turns_ns += ns;
         self.times.longest_turn_ns = self.times.longest_turn_ns.max(ns);
-        self.histograms.record_turn(PerTurn::Length, ns);
-        self.histograms.record_turn(PerTurn::Completions, counts.completions);
-        self.histograms.record_turn(PerTurn::Mails, counts.mails);
-        self.histograms.record_turn(PerTurn::Sends, counts.sends);
+        self.histograms.record_turns(PerTurn::Length, ns, 1);
+        self.runs.turn(counts, &mut self.histograms);
         if self.turns.is_some() {
             self.note_turn(shard, now, counts);
         }

@@ -249,6 +249,22 @@ fn each_send_counts_once_however_many_took_the_same_time() {
 }
 
 #[test]
+fn each_turn_counts_once_however_many_were_alike() {
+    let mut r = recorder();
+    let turn = |r: &mut Recorder, completions, sends| {
+        r.end_turn(HERE, true, TurnCounts { completions, mails: 0, sends });
+    };
+    (0..10).for_each(|_| turn(&mut r, 2, 1));
+    turn(&mut r, 700, 300);
+    let seen = r.take(Box::default()).histograms;
+    let completions = seen.turn(PerTurn::Completions);
+    assert_eq!((completions.len(), completions.min(), completions.max()), (11, 2, 703));
+    assert_eq!(seen.turn(PerTurn::Sends).count_at(1), 10);
+    assert_eq!((seen.turn(PerTurn::Mails).len(), seen.turn(PerTurn::Mails).max()), (11, 0));
+    assert_eq!(r.take(Box::default()).histograms.turn(PerTurn::Mails).len(), 0);
+}
+
+#[test]
 fn a_batch_of_another_shard_is_timed_even_if_its_clock_is_a_step_ahead() {
     let mut r = recorder();
     let sent = r.tick();

@@ -133,13 +133,19 @@ impl Histograms {
     /// Notes the same time so many times.
     #[inline]
     pub fn record_many(&mut self, stage: Stage, ns: u64, times: u32) {
-        self.stages[stage as usize].saturating_record_n(ns, times);
+        // None would still be the least and the most.
+        if times > 0 {
+            self.stages[stage as usize].saturating_record_n(ns, times);
+        }
     }
 
-    /// Notes a quantity of one turn.
+    /// Notes a quantity of so many turns.
     #[inline]
-    pub fn record_turn(&mut self, what: PerTurn, n: u64) {
-        self.turns[what as usize].saturating_record(n);
+    pub fn record_turns(&mut self, what: PerTurn, n: u64, turns: u32) {
+        // None would still be the least and the most.
+        if turns > 0 {
+            self.turns[what as usize].saturating_record_n(n, turns);
+        }
     }
 
     /// Times in one stage, ns.
