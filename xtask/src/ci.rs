@@ -50,7 +50,7 @@ const PLANTS: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --
 /// A minute for each target.
 const FUZZ: &str = "for target in decode topic engine acl \
                     proxy tls websocket; do \
-                    bash fuzz/run.sh $target 60 || exit 1; done";
+                    bash fuzz/run.sh $target 30 || exit 1; done";
 /// The release binary, for the tests of it from outside.
 const INTEROP: &str = "RINGMAIN_BIN=\"${CARGO_TARGET_DIR:-$PWD/target}/release/ringmain\" \
                        bash tests/interop/run.sh";
