@@ -15,6 +15,8 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub(crate) struct Hashers {
     jobs: Sender<Job>,
+    /// So that a queue without workers is full, not closed.
+    _todo: Receiver<Job>,
 }
 
 /// The queue is full.
@@ -35,7 +37,7 @@ impl Hashers {
                 .spawn(move || todo.iter().for_each(|job| job()))
                 .map_err(|error| format!("cannot start a thread for password hashes: {error}"))?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, _todo: todo })
     }
 
     /// Lets a worker do something.
