@@ -231,3 +231,6 @@ pub(crate) fn finish(state: &State, last: &ClientFinal<'_>) -> Result<Box<[u8]>,
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::answer;

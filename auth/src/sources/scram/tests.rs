@@ -123,24 +123,35 @@ impl Client {
     }
 
     fn last(&self, request: &mut Request, server_first: &[u8], exchange: Box<Exchange>) {
-        let text = std::str::from_utf8(server_first).expect("UTF-8");
-        let field = |name: &str| {
-            let mut parts = text.split(',');
-            parts.find_map(|part| part.strip_prefix(name)).expect(name).to_owned()
-        };
-        let salt = STANDARD.decode(field("s=")).expect("base64");
-        let rounds = field("i=").parse().expect("a number");
-        let mac = Method::Sha256.mac();
-        let salted = mac.pbkdf2(self.password.as_bytes(), &salt, rounds, 32);
-        let key = mac.code(&salted, &[b"Client Key"]);
-        let stored = mac.digest().digest(&[&key]);
-        let without = format!("c=biws,r={}", field("r="));
-        let said = format!("{},{text},{without}", self.bare);
-        let signature = mac.code(&stored, &[said.as_bytes()]);
-        let proof: Vec<u8> = key.iter().zip(&*signature).map(|(a, b)| a ^ b).collect();
-        request.data = Some(format!("{without},p={}", STANDARD.encode(proof)).into_bytes().into());
-        request.phase = Phase::Continue(exchange);
+        answer(request, &self.bare, self.password, server_first, exchange);
     }
+}
+
+/// Puts the client's last message into a request.
+pub(crate) fn answer(
+    request: &mut Request,
+    bare: &str,
+    password: &str,
+    server_first: &[u8],
+    exchange: Box<Exchange>,
+) {
+    let text = std::str::from_utf8(server_first).expect("UTF-8");
+    let field = |name: &str| {
+        let mut parts = text.split(',');
+        parts.find_map(|part| part.strip_prefix(name)).expect(name).to_owned()
+    };
+    let salt = STANDARD.decode(field("s=")).expect("base64");
+    let rounds = field("i=").parse().expect("a number");
+    let mac = Method::Sha256.mac();
+    let salted = mac.pbkdf2(password.as_bytes(), &salt, rounds, 32);
+    let key = mac.code(&salted, &[b"Client Key"]);
+    let stored = mac.digest().digest(&[&key]);
+    let without = format!("c=biws,r={}", field("r="));
+    let said = format!("{bare},{text},{without}");
+    let signature = mac.code(&stored, &[said.as_bytes()]);
+    let proof: Vec<u8> = key.iter().zip(&*signature).map(|(a, b)| a ^ b).collect();
+    request.data = Some(format!("{without},p={}", STANDARD.encode(proof)).into_bytes().into());
+    request.phase = Phase::Continue(exchange);
 }
 
 fn source(folder: &tempfile::TempDir) -> Arc<dyn Source> {
