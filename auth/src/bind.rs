@@ -48,7 +48,8 @@ impl FromStr for Bind {
             None => (text, false),
         };
         if text.is_empty() {
-            return Err("bind_client_id binds nothing: write \"${username}\" or \"${username}-*\"".to_owned());
+            return Err("bind_client_id binds nothing: write \"${username}\" or \"${username}-*\""
+                .to_owned());
         }
         Ok(Self { template: text.parse()?, prefix })
     }
@@ -69,10 +70,18 @@ mod tests {
     #[test]
     fn a_star_is_only_a_star_where_the_operator_wrote_it() {
         let bind: Bind = "${username}-*".parse().expect("a binding");
-        for (id, user, fits) in
-            [("a-1", "a", true), ("a-", "a", true), ("b-1", "a", false), ("b-1", "*", false), ("a", "a", false)]
-        {
-            assert_eq!(bind.check(ask(&fixture::client(id, user, ""))).is_ok(), fits, "{id} {user}");
+        for (id, user, fits) in [
+            ("a-1", "a", true),
+            ("a-", "a", true),
+            ("b-1", "a", false),
+            ("b-1", "*", false),
+            ("a", "a", false),
+        ] {
+            assert_eq!(
+                bind.check(ask(&fixture::client(id, user, ""))).is_ok(),
+                fits,
+                "{id} {user}"
+            );
         }
         let exact: Bind = "${username}".parse().expect("a binding");
         assert!(exact.check(ask(&fixture::client("a", "a", ""))).is_ok());

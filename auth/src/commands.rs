@@ -29,12 +29,15 @@ impl Secrets {
             return Err("the password is empty".to_owned());
         }
         if self.scheme.is_none() && self.scram.is_empty() {
-            return Err("the user could not log in: choose a hash, a SCRAM method, or both".to_owned());
+            return Err(
+                "the user could not log in: choose a hash, a SCRAM method, or both".to_owned()
+            );
         }
         record.hash = self.scheme.map(|scheme| Hash::make(scheme, password)).transpose()?;
         record.scram.clear();
         for method in &self.scram {
-            let text = std::str::from_utf8(password).map_err(|_| "SCRAM needs a password in UTF-8")?;
+            let text =
+                std::str::from_utf8(password).map_err(|_| "SCRAM needs a password in UTF-8")?;
             record.scram.push(StoredKeys::make(*method, text, ITERATIONS)?);
         }
         Ok(())
@@ -55,7 +58,9 @@ pub fn add(
     let mut editor = Editor::open(file)?;
     if editor.get(record.by, &record.name).is_some() {
         let name = &record.name;
-        return Err(format!("\"{name}\" is there already: use `ringmain user passwd` to change the password"));
+        return Err(format!(
+            "\"{name}\" is there already: use `ringmain user passwd` to change the password"
+        ));
     }
     secrets.apply(&mut record, password)?;
     editor.put(&record)?;
@@ -113,7 +118,10 @@ pub fn list(file: &Path, out: &mut dyn Write) -> Result<(), String> {
         let scheme = hash.as_deref().and_then(|hash| hash.split('$').nth(1)).map(str::to_owned);
         let methods = record.scram.iter().map(|keys| keys.method.name().to_owned());
         let ways: Vec<String> = scheme.into_iter().chain(methods).collect();
-        line.push_str(&format!("\t{}", if ways.is_empty() { "-".to_owned() } else { ways.join(",") }));
+        line.push_str(&format!(
+            "\t{}",
+            if ways.is_empty() { "-".to_owned() } else { ways.join(",") }
+        ));
         line.push_str(if record.superuser { "\tsuperuser" } else { "\t-" });
         let attributes = record.attributes.iter();
         let attributes: Vec<String> =
@@ -140,7 +148,10 @@ pub fn import(
     let at = |error: std::io::Error| vec![format!("{}: {error}", from.display())];
     let bytes = fs::metadata(from).map_err(at)?.len();
     if bytes > IMPORT_BYTES_MAX {
-        return Err(one(format!("{}: is larger than {IMPORT_BYTES_MAX} bytes: split it", from.display())));
+        return Err(one(format!(
+            "{}: is larger than {IMPORT_BYTES_MAX} bytes: split it",
+            from.display()
+        )));
     }
     let text = fs::read_to_string(from).map_err(at)?;
     let records = import::parse(format, &text, options).map_err(|errors| {
@@ -152,7 +163,9 @@ pub fn import(
         match editor.get(record.by, &record.name) {
             Some(_) if !replace => {
                 let name = &record.name;
-                return Err(one(format!("\"{name}\" is there already: add --replace to overwrite users")));
+                return Err(one(format!(
+                    "\"{name}\" is there already: add --replace to overwrite users"
+                )));
             }
             Some(_) => replaced += 1,
             None => added += 1,
@@ -160,7 +173,8 @@ pub fn import(
         editor.put(record).map_err(one)?;
     }
     editor.save().map_err(one)?;
-    say(out, &format!("imported {} users: {added} new, {replaced} replaced", records.len())).map_err(one)
+    say(out, &format!("imported {} users: {added} new, {replaced} replaced", records.len()))
+        .map_err(one)
 }
 
 fn unknown(editor: &Editor, by: By, name: &str) -> String {
@@ -176,7 +190,9 @@ fn say(out: &mut dyn Write, line: &str) -> Result<(), String> {
 
 /// A name with a line end must not look like two users.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ pub(crate) fn client(client_id: &str, username: &str, password: &str) -> Request
     let mut request = Request::connect(1, 0, PEER, Version::V5);
     request.client_id = client_id.into();
     request.username = Some(username).filter(|name| !name.is_empty()).map(Box::from);
-    request.password = Some(password).filter(|word| !word.is_empty()).map(|word| word.as_bytes().into());
+    request.password =
+        Some(password).filter(|word| !word.is_empty()).map(|word| word.as_bytes().into());
     request
 }
 

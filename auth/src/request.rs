@@ -118,7 +118,10 @@ impl fmt::Debug for Request {
             .field("client_id", &self.client_id)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "…"))
-            .field("certificate", &self.certificate.as_ref().map(|certificate| &certificate.subject))
+            .field(
+                "certificate",
+                &self.certificate.as_ref().map(|certificate| &certificate.subject),
+            )
             .field("method", &self.method)
             .field("data", &self.data.as_ref().map(|_| "…"))
             .finish_non_exhaustive()

@@ -114,7 +114,8 @@ impl FromStr for Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once("${") {
-            let (name, after) = behind.split_once('}').ok_or_else(|| format!("\"{text}\": ${{ without }}"))?;
+            let (name, after) =
+                behind.split_once('}').ok_or_else(|| format!("\"{text}\": ${{ without }}"))?;
             if !before.is_empty() {
                 parts.push(Part::Text(before.into()));
             }

@@ -35,7 +35,11 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
         &["ringmain-shards", "ringmain-load", "ringmain-bench"],
         "rings belong to the data plane; the bench measures the floor with one",
     ),
-    ("tokio", &["ringmain-auth", "ringmain-control", "ringmain"], "tokio belongs to the control plane"),
+    (
+        "tokio",
+        &["ringmain-auth", "ringmain-control", "ringmain"],
+        "tokio belongs to the control plane",
+    ),
 ];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";

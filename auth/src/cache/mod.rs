@@ -237,7 +237,8 @@ mod tests {
         let all = Inputs::ALL;
         let Found::Nobody(flight) = cache.look(1, 0, all, ask(&known), 0) else { panic!("known") };
         flight.land(&allow(None), 0);
-        let (mut id, mut user, mut word, mut peer) = (known.clone(), known.clone(), known.clone(), known.clone());
+        let (mut id, mut user, mut word, mut peer) =
+            (known.clone(), known.clone(), known.clone(), known.clone());
         id.client_id = "x".into();
         user.username = None;
         word.password = Some([].into());

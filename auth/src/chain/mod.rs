@@ -100,7 +100,9 @@ impl Chain {
                     }
                 }
                 // Facts do not prove what the method is there to prove.
-                Decision::Allow(more) if request.method.is_some() && stage.takes() == Takes::Facts => {
+                Decision::Allow(more)
+                    if request.method.is_some() && stage.takes() == Takes::Facts =>
+                {
                     if let Err(text) = add(&mut so_far, *more) {
                         return unfit(&stage.name, &text);
                     }
@@ -202,7 +204,11 @@ fn unfit(stage: &str, text: &str) -> Verdict {
 
 /// A method as a source names it; unknown ones are all the same.
 fn known(method: &str) -> &'static str {
-    crate::sources::scram::METHODS.iter().find(|known| **known == method).copied().unwrap_or_default()
+    crate::sources::scram::METHODS
+        .iter()
+        .find(|known| **known == method)
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

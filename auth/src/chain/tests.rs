@@ -113,7 +113,8 @@ fn reason(verdict: &Verdict) -> Option<ReasonCode> {
 #[test]
 fn the_first_that_allows_or_denies_decides() {
     let client = fixture::client("c", "u", "p");
-    let Verdict::Allow(identity) = decide(&chain(vec![Fake::new(ignore), Fake::new(allow), Fake::new(deny)]), &client)
+    let Verdict::Allow(identity) =
+        decide(&chain(vec![Fake::new(ignore), Fake::new(allow), Fake::new(deny)]), &client)
     else {
         panic!("refused")
     };
@@ -157,17 +158,24 @@ fn a_valid_login_cannot_take_the_client_identifier_of_somebody_else() {
 #[test]
 fn what_authenticators_add_is_merged_and_seen_by_later_ones() {
     let first = Fake::new(|_| {
-        let mut identity = Identity { username: Some("cn".into()), expires_at: Some(2_000_000_000), ..Identity::default() };
+        let mut identity = Identity {
+            username: Some("cn".into()),
+            expires_at: Some(2_000_000_000),
+            ..Identity::default()
+        };
         identity.set_attribute("a", "1").expect("fits");
         Decision::Add(Box::new(identity))
     });
     let second = Fake::new(|ask| {
         assert_eq!((ask.username(), ask.so_far.attribute("a")), (Some("cn"), Some("1")));
-        let mut identity = Identity { expires_at: Some(1_900_000_000), superuser: true, ..Identity::default() };
+        let mut identity =
+            Identity { expires_at: Some(1_900_000_000), superuser: true, ..Identity::default() };
         identity.set_attribute("b", "2").expect("fits");
         Decision::Allow(Box::new(identity))
     });
-    let Verdict::Allow(identity) = decide(&chain(vec![first, second]), &fixture::client("c", "u", "p")) else {
+    let Verdict::Allow(identity) =
+        decide(&chain(vec![first, second]), &fixture::client("c", "u", "p"))
+    else {
         panic!("refused")
     };
     assert_eq!(identity.username.as_deref(), Some("cn"));
@@ -298,7 +306,8 @@ fn facts_do_not_stand_in_for_the_method_that_a_client_names() {
     let verdict = decide(&chain(vec![facts, method_fake(deny)]), &method_client("SCRAM-SHA-256"));
     assert_eq!(reason(&verdict), Some(ReasonCode::BAD_USER_NAME_OR_PASSWORD));
     let refusing = Fake { takes: Takes::Facts, ..Fake::new(deny) };
-    let verdict = decide(&chain(vec![refusing, method_fake(allow)]), &method_client("SCRAM-SHA-256"));
+    let verdict =
+        decide(&chain(vec![refusing, method_fake(allow)]), &method_client("SCRAM-SHA-256"));
     assert!(matches!(verdict, Verdict::Deny(_)));
 }
 
@@ -307,7 +316,10 @@ fn facts_do_not_stand_in_for_the_method_that_a_client_names() {
 fn re_authentication_fails_with_not_authorized_and_changes_nobody() {
     let named = |name: &'static str| {
         chain(vec![method_fake(move |_| {
-            Decision::Allow(Box::new(Identity { username: Some(name.into()), ..Identity::default() }))
+            Decision::Allow(Box::new(Identity {
+                username: Some(name.into()),
+                ..Identity::default()
+            }))
         })])
     };
     let mut request = method_client("SCRAM-SHA-256");

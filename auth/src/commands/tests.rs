@@ -27,7 +27,8 @@ fn a_user_is_added_changed_listed_and_deleted() {
     assert_eq!(run(|out| add(&file, alice(), b"one", &secrets(), out)), "added \"alice\"\n");
     let line = run(|out| list(&file, out));
     assert_eq!(line, "username\talice\tsha256,SCRAM-SHA-256\tsuperuser\ttenant=t1\n");
-    let twice = add(&file, alice(), b"two", &secrets(), &mut Vec::new()).expect_err("there already");
+    let twice =
+        add(&file, alice(), b"two", &secrets(), &mut Vec::new()).expect_err("there already");
     assert!(twice.contains("ringmain user passwd"), "{twice}");
     run(|out| passwd(&file, (By::Username, "alice"), b"two", &secrets(), out));
     let users = Database::open(&file).expect("readable").users();
@@ -77,10 +78,16 @@ fn an_import_takes_all_or_none() {
     std::fs::write(&from, "user_id,password\na,x\nb,y\n").expect("written");
     assert_eq!(go(false).as_deref(), Ok("imported 2 users: 2 new, 0 replaced\n"));
     std::fs::write(&from, "user_id,password\nc,x\nb,z\n").expect("written");
-    assert_eq!(go(false), Err(vec!["\"b\" is there already: add --replace to overwrite users".to_owned()]));
+    assert_eq!(
+        go(false),
+        Err(vec!["\"b\" is there already: add --replace to overwrite users".to_owned()])
+    );
     assert_eq!(Database::open(&file).expect("readable").users().len(), 2);
     assert_eq!(go(true).as_deref(), Ok("imported 2 users: 1 new, 1 replaced\n"));
     std::fs::write(&from, "user_id,password\nd\n").expect("written");
     let errors = go(true).expect_err("a column is missing");
-    assert!(errors.first().is_some_and(|error| error.starts_with(&from.display().to_string())), "{errors:?}");
+    assert!(
+        errors.first().is_some_and(|error| error.starts_with(&from.display().to_string())),
+        "{errors:?}"
+    );
 }

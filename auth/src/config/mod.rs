@@ -253,10 +253,13 @@ impl Settings {
     fn read(value: &toml::Value) -> Result<Self, ConfigError> {
         let table = value.as_table().ok_or_else(|| ConfigError::new("auth", "must be a table"))?;
         let settings: Self = read(table.clone(), "auth", &[])?;
-        let within = |place: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value) {
-            true => Ok(()),
-            false => Err(ConfigError::new(place, format!("{value} is not between {min} and {max}"))),
-        };
+        let within =
+            |place: &str, value: u64, min: u64, max: u64| match (min..=max).contains(&value) {
+                true => Ok(()),
+                false => {
+                    Err(ConfigError::new(place, format!("{value} is not between {min} and {max}")))
+                }
+            };
         within("auth.queue_max", settings.queue_max as u64, 1, 1_000_000)?;
         within("auth.hashing.workers", settings.hashing.workers as u64, 1, 64)?;
         within("auth.hashing.queue_max", settings.hashing.queue_max as u64, 1, 65_536)?;
@@ -292,7 +295,10 @@ impl Chain {
         for (number, value) in list.iter().enumerate() {
             match Entry::read(value, &format!("{place}[{number}]")) {
                 Ok(entry) if entries.iter().any(|other| other.name == entry.name) => {
-                    let text = format!("another authenticator is called \"{}\" too: give it a name", entry.name);
+                    let text = format!(
+                        "another authenticator is called \"{}\" too: give it a name",
+                        entry.name
+                    );
                     errors.push(ConfigError::new(format!("{place}[{number}].name"), text));
                 }
                 Ok(entry) => entries.push(entry),

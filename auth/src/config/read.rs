@@ -26,7 +26,8 @@ pub(crate) fn keys<T: DeserializeOwned>() -> Vec<String> {
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     // Edit distance finds the slip of a finger, the common start finds the half-remembered name.
     let closeness = |known: &str| {
-        strsim::normalized_damerau_levenshtein(word, known) + 0.5 * strsim::jaro_winkler(word, known)
+        strsim::normalized_damerau_levenshtein(word, known)
+            + 0.5 * strsim::jaro_winkler(word, known)
     };
     known.max_by(|a, b| closeness(a).total_cmp(&closeness(b))).unwrap_or_default()
 }
@@ -53,7 +54,9 @@ fn explain(error: &toml::de::Error, place: &str, also: &[&str]) -> ConfigError {
             };
             ConfigError::new(format!("{place}.{word}"), text)
         }
-        (Some(("missing", "field")), Some(word)) => ConfigError::new(format!("{place}.{word}"), "is missing"),
+        (Some(("missing", "field")), Some(word)) => {
+            ConfigError::new(format!("{place}.{word}"), "is missing")
+        }
         (Some(("unknown", "variant")), Some(word)) => {
             let known: Vec<&str> = words.collect();
             let near = nearest(word, known.iter().copied());

@@ -40,7 +40,8 @@ impl Lockout {
     /// Seconds that somebody has to wait, rounded up; `None` if nothing.
     pub(crate) fn locked_s(&self, user: Option<&str>, peer: IpAddr, now_ms: u64) -> Option<u64> {
         let table = self.lock();
-        let until = self.keys(user, peer).map(|(key, _)| table.peek(&key).map(|f| f.locked_until_ms));
+        let until =
+            self.keys(user, peer).map(|(key, _)| table.peek(&key).map(|f| f.locked_until_ms));
         let wait_ms = until.flatten().max()?.checked_sub(now_ms).filter(|wait| *wait > 0)?;
         Some(wait_ms.div_ceil(1000))
     }
@@ -166,7 +167,9 @@ mod tests {
             lockout.failed(None, Ipv6Addr::from_bits((0x2001_0db8 << 96) | host).into(), 0);
         }
         assert!(lockout.locked_s(None, "2001:db8::ffff".parse().expect("an address"), 1).is_some());
-        assert!(lockout.locked_s(None, "2001:db8:0:1::1".parse().expect("an address"), 1).is_none());
+        assert!(
+            lockout.locked_s(None, "2001:db8:0:1::1".parse().expect("an address"), 1).is_none()
+        );
     }
 
     #[test]

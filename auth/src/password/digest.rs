@@ -17,8 +17,12 @@ pub(crate) enum DigestKind {
 }
 
 impl DigestKind {
-    const NAMES: &[(&str, Self)] =
-        &[("md5", Self::Md5), ("sha1", Self::Sha1), ("sha256", Self::Sha256), ("sha512", Self::Sha512)];
+    const NAMES: &[(&str, Self)] = &[
+        ("md5", Self::Md5),
+        ("sha1", Self::Sha1),
+        ("sha256", Self::Sha256),
+        ("sha512", Self::Sha512),
+    ];
 
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
@@ -110,12 +114,22 @@ impl Mac {
     }
 
     /// PBKDF2 (RFC 8018 5.2), which for SCRAM is called Hi.
-    pub(crate) fn pbkdf2(self, password: &[u8], salt: &[u8], rounds: u32, bytes: usize) -> Box<[u8]> {
+    pub(crate) fn pbkdf2(
+        self,
+        password: &[u8],
+        salt: &[u8],
+        rounds: u32,
+        bytes: usize,
+    ) -> Box<[u8]> {
         let mut output = vec![0; bytes];
         match self {
             Self::Sha1 => pbkdf2::pbkdf2_hmac::<sha1::Sha1>(password, salt, rounds, &mut output),
-            Self::Sha256 => pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, &mut output),
-            Self::Sha512 => pbkdf2::pbkdf2_hmac::<sha2::Sha512>(password, salt, rounds, &mut output),
+            Self::Sha256 => {
+                pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, &mut output);
+            }
+            Self::Sha512 => {
+                pbkdf2::pbkdf2_hmac::<sha2::Sha512>(password, salt, rounds, &mut output);
+            }
         }
         output.into()
     }

@@ -310,7 +310,15 @@ fn parse_other(scheme: &str, rest: &str) -> Result<Hash, String> {
 }
 
 const SCHEMES: &[&str] = &[
-    "argon2id", "2b", "pbkdf2-sha1", "pbkdf2-sha256", "pbkdf2-sha512", "sha256", "sha512", "sha1", "md5",
+    "argon2id",
+    "2b",
+    "pbkdf2-sha1",
+    "pbkdf2-sha256",
+    "pbkdf2-sha512",
+    "sha256",
+    "sha512",
+    "sha1",
+    "md5",
     "plain",
 ];
 
@@ -330,7 +338,8 @@ fn bytes(what: &str, text: &str) -> Result<Box<[u8]>, String> {
     if text.len() > FIELD_BYTES_MAX {
         return Err(format!("the {what} is longer than {FIELD_BYTES_MAX} characters"));
     }
-    let decoded = BASE64.decode(text).map_err(|error| format!("the {what} is not base64: {error}"))?;
+    let decoded =
+        BASE64.decode(text).map_err(|error| format!("the {what} is not base64: {error}"))?;
     Ok(decoded.into())
 }
 

@@ -65,7 +65,8 @@ fn hashes_that_others_made_are_verified() {
     for (name, prefix, suffix) in DIGESTS {
         accepts_only_the_password(&format!("${name}$prefix${salt}${}", b64(prefix)));
         accepts_only_the_password(&format!("${name}$suffix${salt}${}", b64(suffix)));
-        let swapped: Hash = format!("${name}$prefix${salt}${}", b64(suffix)).parse().expect("a hash");
+        let swapped: Hash =
+            format!("${name}$prefix${salt}${}", b64(suffix)).parse().expect("a hash");
         assert!(!swapped.verify(b"correct horse"), "{name}");
     }
     accepts_only_the_password(&format!("$plain${}", BASE64.encode("correct horse")));
@@ -93,7 +94,10 @@ fn a_hash_that_would_stop_the_node_is_refused() {
     for (text, says) in [
         ("", "begins with $"),
         ("plaintext", "begins with $"),
-        ("$argon2id$v=19$m=4194304,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$BaW4fpaHKjCZWAGDYdvtrw", "m=4194304"),
+        (
+            "$argon2id$v=19$m=4194304,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$BaW4fpaHKjCZWAGDYdvtrw",
+            "m=4194304",
+        ),
         ("$argon2id$m=256,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$BaW4fpaHKjCZWAGDYdvtrw", "v=19"),
         ("$argon2id$v=19$m=16,t=2,p=4$MDEyMzQ1Njc4OWFiY2RlZg$BaW4fpaHKjCZWAGDYdvtrw", "each lane"),
         ("$2b$31$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e", "cost"),

@@ -100,7 +100,9 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn chain(&mut self, chain: &config::Chain, place: &str, after: &Arc<Rules>) -> Chain {
         let mut stages = Vec::new();
-        for (number, entry) in chain.entries.iter().enumerate().filter(|(_, entry)| entry.common.enabled) {
+        for (number, entry) in
+            chain.entries.iter().enumerate().filter(|(_, entry)| entry.common.enabled)
+        {
             match self.stage(entry) {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {

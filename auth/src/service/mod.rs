@@ -95,14 +95,25 @@ impl Service {
     ///
     /// # Errors
     /// All that is wrong with the configuration, unreadable files included; nothing runs then.
-    pub fn start(config: &Config, clock: Clock, answers: Answers) -> Result<Self, Vec<ConfigError>> {
+    pub fn start(
+        config: &Config,
+        clock: Clock,
+        answers: Answers,
+    ) -> Result<Self, Vec<ConfigError>> {
         let built = Built::new(config, None, &clock)?;
         let (requests, asked) = flume::bounded(config.settings.queue_max);
         // Reloads are rare, and each is answered before the next.
         let (orders, ordered) = flume::bounded(4);
         let stats = Arc::new(Counters::default());
-        let core = Arc::new(Core { clock, answers, stats: Arc::clone(&stats), built: ArcSwap::from_pointee(built) });
-        let failed = |error: std::io::Error| vec![ConfigError::new("auth", format!("cannot start: {error}"))];
+        let core = Arc::new(Core {
+            clock,
+            answers,
+            stats: Arc::clone(&stats),
+            built: ArcSwap::from_pointee(built),
+        });
+        let failed = |error: std::io::Error| {
+            vec![ConfigError::new("auth", format!("cannot start: {error}"))]
+        };
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().max_blocking_threads(4).build().map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -215,7 +226,8 @@ impl Core {
         // Reads files.
         let before = Arc::clone(&old);
         let task = tokio::task::spawn_blocking(move || Built::new(&config, Some(&before), &clock));
-        let built = task.await.map_err(|error| vec![ConfigError::new("auth", error.to_string())])??;
+        let built =
+            task.await.map_err(|error| vec![ConfigError::new("auth", error.to_string())])??;
         built.spawn_upkeep(&self.clock, Some(&old));
         self.built.store(Arc::new(built));
         Ok(())

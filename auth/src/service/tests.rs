@@ -25,7 +25,8 @@ impl Node {
         let mut editor = Editor::open(&file).expect("a new file");
         for name in ["alice", "bob"] {
             let mut user = Record::new(By::Username, name);
-            user.hash = Some(crate::password::Hash::make(Scheme::Sha256, b"secret").expect("a hash"));
+            user.hash =
+                Some(crate::password::Hash::make(Scheme::Sha256, b"secret").expect("a hash"));
             user.scram = vec![StoredKeys::make(Method::Sha256, "secret", 4096).expect("keys")];
             editor.put(&user).expect("fits");
         }
@@ -70,7 +71,9 @@ fn reason(verdict: &Verdict) -> Option<ReasonCode> {
 fn a_client_is_asked_about_and_answered() {
     let node = Node::start(USERS);
     let verdict = node.ask(fixture::client("c", "alice", "secret"), 7);
-    assert!(matches!(verdict, Verdict::Allow(identity) if identity.username.as_deref() == Some("alice")));
+    assert!(
+        matches!(verdict, Verdict::Allow(identity) if identity.username.as_deref() == Some("alice"))
+    );
     let verdict = node.ask(fixture::client("c", "alice", "wrong"), 8);
     assert_eq!(reason(&verdict), Some(ReasonCode::BAD_USER_NAME_OR_PASSWORD));
     let stats = node.service.handle().stats();
@@ -113,7 +116,9 @@ fn a_listener_has_a_chain_of_its_own() {
     let node = Node::start(USERS);
     let mut config = Node::config(&node.folder, USERS);
     let none = toml::Value::Array(Vec::new());
-    config.listeners.insert(5, Chain::read(&none, "listeners[5].authentication", true).expect("empty"));
+    config
+        .listeners
+        .insert(5, Chain::read(&none, "listeners[5].authentication", true).expect("empty"));
     node.service.reload(config).expect("it is valid");
     let mut request = fixture::client("c", "", "");
     assert_eq!(reason(&node.ask(request.clone(), 1)), Some(ReasonCode::NOT_AUTHORIZED));
@@ -125,10 +130,16 @@ fn a_listener_has_a_chain_of_its_own() {
 #[test]
 fn a_reload_that_is_wrong_changes_nothing_and_a_right_one_takes_effect() {
     let node = Node::start(USERS);
-    let missing = Node::config(&node.folder, "[[authentication]]\ntype = \"users\"\nfile = \"/nonexistent/u\"\n");
+    let missing = Node::config(
+        &node.folder,
+        "[[authentication]]\ntype = \"users\"\nfile = \"/nonexistent/u\"\n",
+    );
     let errors = node.service.reload(missing).expect_err("there is no such file");
     let text = errors.first().expect("an error").to_string();
-    assert!(text.starts_with("authentication[0] (users): /nonexistent/u: there is no such file"), "{text}");
+    assert!(
+        text.starts_with("authentication[0] (users): /nonexistent/u: there is no such file"),
+        "{text}"
+    );
     assert!(matches!(node.ask(fixture::client("c", "alice", "secret"), 1), Verdict::Allow(_)));
     let rules = "[[auth.after]]\nset = { tenant = \"t-${username}\" }\n\
                  [[auth.after]]\nwhen = { username = \"bob\" }\nthen = \"deny\"\n";
@@ -145,7 +156,9 @@ fn a_reload_that_is_wrong_changes_nothing_and_a_right_one_takes_effect() {
 // AU03: without an order to do so
 #[test]
 fn a_new_user_can_log_in_soon_after() {
-    let node = Node::start(&format!("{USERS}reload_interval_s = 1\n[auth.lockout]\nfailures_per_user = 0\nfailures_per_address = 0\n"));
+    let node = Node::start(&format!(
+        "{USERS}reload_interval_s = 1\n[auth.lockout]\nfailures_per_user = 0\nfailures_per_address = 0\n"
+    ));
     let mut editor = Editor::open(&node.folder.path().join("users")).expect("readable");
     let mut carol = Record::new(By::Username, "carol");
     carol.hash = Some(crate::password::Hash::make(Scheme::Sha256, b"secret").expect("a hash"));
@@ -161,7 +174,8 @@ fn a_new_user_can_log_in_soon_after() {
 // AU11 S-95
 #[test]
 fn scram_goes_through_the_service_and_re_authenticates() {
-    let node = Node::start("[[authentication]]\ntype = \"scram\"\nfile = \"USERS\"\niterations = 4096\n");
+    let node =
+        Node::start("[[authentication]]\ntype = \"scram\"\nfile = \"USERS\"\niterations = 4096\n");
     let mut request = fixture::client("c", "", "");
     request.method = Some("SCRAM-SHA-256".into());
     for (phase, token) in
@@ -174,10 +188,13 @@ fn scram_goes_through_the_service_and_re_authenticates() {
         other.method = Some("SCRAM-SHA-512".into());
         other.phase = Phase::Continue(exchange.clone());
         // [MQTT-4.12.0-5]; while re-authenticating everything is 0x87.
-        let expected = if token == 1 { ReasonCode::PROTOCOL_ERROR } else { ReasonCode::NOT_AUTHORIZED };
+        let expected =
+            if token == 1 { ReasonCode::PROTOCOL_ERROR } else { ReasonCode::NOT_AUTHORIZED };
         assert_eq!(reason(&node.ask(other, 9)), Some(expected));
         crate::sources::scram::answer(&mut request, &bare, "secret", &data, exchange);
-        let Verdict::Allow(identity) = node.ask(request.clone(), token + 1) else { panic!("refused") };
+        let Verdict::Allow(identity) = node.ask(request.clone(), token + 1) else {
+            panic!("refused")
+        };
         assert_eq!(identity.username.as_deref(), Some("alice"));
         assert!(identity.data.is_some());
     }
@@ -185,7 +202,11 @@ fn scram_goes_through_the_service_and_re_authenticates() {
     let (bare, verdict) = first(&node, &mut request, "bob", 5);
     let Verdict::Challenge { data, exchange } = verdict else { panic!("{verdict:?}") };
     crate::sources::scram::answer(&mut request, &bare, "secret", &data, exchange);
-    assert_eq!(reason(&node.ask(request.clone(), 6)), Some(ReasonCode::NOT_AUTHORIZED), "is not alice");
+    assert_eq!(
+        reason(&node.ask(request.clone(), 6)),
+        Some(ReasonCode::NOT_AUTHORIZED),
+        "is not alice"
+    );
 }
 
 fn first(node: &Node, request: &mut Request, name: &str, token: u64) -> (String, Verdict) {

@@ -96,7 +96,14 @@ impl Algorithm {
     /// When there is no such algorithm.
     pub fn named(name: &str, salt_first: bool, iterations: u32) -> Result<Self, String> {
         const NAMES: &[&str] = &[
-            "md5", "sha", "sha256", "sha512", "bcrypt", "pbkdf2-sha", "pbkdf2-sha256", "pbkdf2-sha512",
+            "md5",
+            "sha",
+            "sha256",
+            "sha512",
+            "bcrypt",
+            "pbkdf2-sha",
+            "pbkdf2-sha256",
+            "pbkdf2-sha512",
         ];
         let digest = |name| match name {
             "md5" => Some(DigestName::Md5),
@@ -174,15 +181,17 @@ pub fn parse(format: Format, text: &str, options: &Options) -> Result<Vec<Record
 
 fn mosquitto(text: &str, by: By) -> impl Iterator<Item = Result<Record, String>> {
     let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(move |(number, line)| {
-        let record = || {
-            let (name, hash) = line.split_once(':').ok_or("there is no \":\"".to_owned())?;
-            let mut record = Record::new(by, name);
-            record.hash = Some(mosquitto_hash(hash)?);
-            record.check().map(|()| record)
-        };
-        record().map_err(|error| format!("line {number}: {error}"))
-    })
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(
+        move |(number, line)| {
+            let record = || {
+                let (name, hash) = line.split_once(':').ok_or("there is no \":\"".to_owned())?;
+                let mut record = Record::new(by, name);
+                record.hash = Some(mosquitto_hash(hash)?);
+                record.check().map(|()| record)
+            };
+            record().map_err(|error| format!("line {number}: {error}"))
+        },
+    )
 }
 
 /// `$7$ITERATIONS$SALT$HASH` is PBKDF2 with HMAC-SHA-512; `$6$SALT$HASH` is SHA-512 of password and salt.
@@ -237,13 +246,18 @@ impl Emqx {
                 "false" | "0" | "" => false,
                 other => return Err(format!("is_superuser is \"{other}\", not true or false")),
             },
-            Some(Flag::Number(other)) => return Err(format!("is_superuser is {other}, not 0 or 1")),
+            Some(Flag::Number(other)) => {
+                return Err(format!("is_superuser is {other}, not 0 or 1"));
+            }
         };
         record.check().map(|()| record)
     }
 }
 
-fn csv<'a>(text: &'a str, options: &'a Options) -> impl Iterator<Item = Result<Record, String>> + 'a {
+fn csv<'a>(
+    text: &'a str,
+    options: &'a Options,
+) -> impl Iterator<Item = Result<Record, String>> + 'a {
     let reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     reader.into_deserialize::<Emqx>().map(move |user| {
         // The error of the reader says line and column.
@@ -253,7 +267,10 @@ fn csv<'a>(text: &'a str, options: &'a Options) -> impl Iterator<Item = Result<R
     })
 }
 
-fn json<'a>(text: &'a str, options: &'a Options) -> impl Iterator<Item = Result<Record, String>> + 'a {
+fn json<'a>(
+    text: &'a str,
+    options: &'a Options,
+) -> impl Iterator<Item = Result<Record, String>> + 'a {
     let list: Result<Vec<serde_json::Value>, _> = serde_json::from_str(text);
     let (list, error) = match list {
         Ok(list) => (list, None),

@@ -135,7 +135,9 @@ impl Snapshot {
             match Line::of(line).map_err(wrong)? {
                 Line::Empty => {}
                 Line::Head(found) if number == 0 => secret = Some(found),
-                Line::Head(_) => return Err(wrong("only the first line can be the head".to_owned())),
+                Line::Head(_) => {
+                    return Err(wrong("only the first line can be the head".to_owned()));
+                }
                 Line::User(record) => {
                     let hash = hasher.hash_one((record.by, &*record.name));
                     let same = |other: &u32| is(&text, *other, record.by, &record.name);
@@ -143,7 +145,9 @@ impl Snapshot {
                         let before = text.get(..*other as usize).unwrap_or_default();
                         let first = before.matches('\n').count() + 1;
                         let who = &record.name;
-                        return Err(wrong(format!("\"{who}\" is on line {first} already: delete one")));
+                        return Err(wrong(format!(
+                            "\"{who}\" is on line {first} already: delete one"
+                        )));
                     }
                     let again = |other: &u32| key(&text, *other, &hasher);
                     index.insert_unique(hash, here as u32, again);
@@ -247,7 +251,9 @@ fn load(path: &Path) -> Result<(Snapshot, Stamp), String> {
     let mut file = File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             let path = path.display();
-            format!("{path}: there is no such file: make it with `ringmain user add --file {path} NAME`")
+            format!(
+                "{path}: there is no such file: make it with `ringmain user add --file {path} NAME`"
+            )
         }
         _ => at(path, &error),
     })?;

@@ -139,7 +139,10 @@ fn users_of_mosquitto_keep_their_passwords() {
     let errors = import::parse(Format::Mosquitto, "a:plain\nb\n:$6$x$y\n", &sha256(true));
     let errors = errors.expect_err("wrong");
     assert_eq!(errors.len(), 3);
-    assert!(errors.first().expect("one").contains("line 1: the password is not hashed"), "{errors:?}");
+    assert!(
+        errors.first().expect("one").contains("line 1: the password is not hashed"),
+        "{errors:?}"
+    );
 }
 
 /// `hashlib.sha256(b"somesalt" + b"correct horse").hexdigest()`; suffix the other way round.
@@ -149,7 +152,11 @@ const SUFFIX: &str = "94e7fe1b9e2605a8a59b8afd4c5ab75d88d4bc2f3e788cb12dbcf2b7bd
 // AU03 AU05
 #[test]
 fn users_of_emqx_keep_their_passwords() {
-    let csv = |hash: &str| format!("user_id,password_hash,salt,is_superuser\na,{hash},somesalt,true\nb,{hash},other,0\n");
+    let csv = |hash: &str| {
+        format!(
+            "user_id,password_hash,salt,is_superuser\na,{hash},somesalt,true\nb,{hash},other,0\n"
+        )
+    };
     for (hash, first) in [(PREFIX, true), (SUFFIX, false)] {
         let users = import::parse(Format::EmqxCsv, &csv(hash), &sha256(first)).expect("readable");
         let [a, b] = users.as_slice() else { panic!("{users:?}") };
@@ -167,7 +174,8 @@ fn users_of_emqx_keep_their_passwords() {
     assert!(accepts(users.first().expect("a"), "correct horse"));
     let bcrypt = "user_id,password_hash,salt,is_superuser\n\
                   a,$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e,,false\n";
-    let users = import::parse(Format::EmqxCsv, bcrypt, &options(Algorithm::Bcrypt)).expect("readable");
+    let users =
+        import::parse(Format::EmqxCsv, bcrypt, &options(Algorithm::Bcrypt)).expect("readable");
     assert!(accepts(users.first().expect("a"), "correct horse"));
     let plain = "\u{feff}user_id,password,is_superuser\na,\"cor,rect\",1\n";
     let users = import::parse(Format::EmqxCsv, plain, &sha256(true)).expect("readable");
@@ -192,5 +200,7 @@ fn an_import_with_a_wrong_user_imports_nobody_and_says_why() {
     let many = "x\n".repeat(100);
     let errors = import::parse(Format::Mosquitto, &many, &sha256(true)).expect_err("wrong");
     assert_eq!(errors.len(), import::ERRORS_MAX + 1);
-    assert!(Algorithm::named("sha265", true, 1).expect_err("unknown").contains("nearest: \"sha256\""));
+    assert!(
+        Algorithm::named("sha265", true, 1).expect_err("unknown").contains("nearest: \"sha256\"")
+    );
 }

@@ -82,7 +82,10 @@ impl Part {
 impl Build for Config {
     fn build(&self, _: &Context) -> Result<Arc<dyn Source>, String> {
         if self.client_id.is_some() && self.require_client_id.is_some() {
-            return Err("set client_id or require_client_id: the first replaces what the second checks".to_owned());
+            return Err(
+                "set client_id or require_client_id: the first replaces what the second checks"
+                    .to_owned(),
+            );
         }
         Ok(Arc::new(Certificate(self.clone())))
     }
@@ -110,14 +113,18 @@ impl Certificate {
     fn judge(&self, certificate: &PeerCertificate, ask: Ask<'_>) -> Result<Decision, Denial> {
         let part = |part: Part| {
             part.of(certificate).ok_or_else(|| {
-                Denial::not_authorized(format!("the certificate has no {part:?}, which is asked for"))
+                Denial::not_authorized(format!(
+                    "the certificate has no {part:?}, which is asked for"
+                ))
             })
         };
         let config = &self.0;
         if let Some(required) = config.require_client_id
             && part(required)? != ask.client_id()
         {
-            return Err(Denial::not_authorized(format!("the client identifier is not its {required:?}")));
+            return Err(Denial::not_authorized(format!(
+                "the client identifier is not its {required:?}"
+            )));
         }
         if let Some(required) = config.require_username
             && Some(part(required)?) != ask.username()
@@ -196,6 +203,9 @@ mod tests {
 
     #[test]
     fn a_certificate_without_what_is_asked_for_is_refused() {
-        assert!(matches!(decide("username = \"san_dns\"", "a", Some(certificate())), Decision::Deny(_)));
+        assert!(matches!(
+            decide("username = \"san_dns\"", "a", Some(certificate())),
+            Decision::Deny(_)
+        ));
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::registry::Build;
+use crate::Denial;
 use crate::password::Hash;
 use crate::source::{Ask, Context, Decision, Inputs, Pending, Source, Takes};
-use crate::{Denial, Identity};
 
 /// Longer lists belong into the user database, with `by = "client_id"`.
 pub const CLIENT_IDS_MAX: usize = 10_000;
@@ -42,8 +42,10 @@ pub enum Others {
 impl Build for Config {
     fn build(&self, context: &Context) -> Result<Arc<dyn Source>, String> {
         if self.allow.len() + self.passwords.len() > CLIENT_IDS_MAX {
-            return Err(format!("has more than {CLIENT_IDS_MAX} client identifiers: use type = \"users\" with \
-                                by = \"client_id\""));
+            return Err(format!(
+                "has more than {CLIENT_IDS_MAX} client identifiers: use type = \"users\" with \
+                                by = \"client_id\""
+            ));
         }
         let mut known: HashMap<Box<str>, Option<Hash>> =
             self.allow.iter().map(|id| (id.clone(), None)).collect();
@@ -80,14 +82,15 @@ impl Source for ClientIds {
 
     fn decide<'a>(&'a self, ask: Ask<'a>) -> Pending<'a, Decision> {
         Box::pin(async move {
-            let allow = || Decision::Allow(Box::new(Identity::default()));
+            let allow = || Decision::Allow(Box::default());
             match self.known.get(ask.client_id()) {
                 Some(None) => allow(),
                 Some(Some(hash)) => {
                     let (hash, quick) = (hash.clone(), hash.is_quick());
                     let password = ask.request.password.clone().unwrap_or_default();
                     let check = move || hash.verify(&password);
-                    let fits = if quick { Ok(check()) } else { self.context.hashers.run(check).await };
+                    let fits =
+                        if quick { Ok(check()) } else { self.context.hashers.run(check).await };
                     match fits {
                         Ok(true) => allow(),
                         Ok(false) => Decision::Deny(Denial::credentials("the password is wrong")),
@@ -95,7 +98,9 @@ impl Source for ClientIds {
                     }
                 }
                 None if self.others == Others::Ignore => Decision::Ignore,
-                None => Decision::Deny(Denial::not_authorized("the client identifier is not on the list")),
+                None => Decision::Deny(Denial::not_authorized(
+                    "the client identifier is not on the list",
+                )),
             }
         })
     }

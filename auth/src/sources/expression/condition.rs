@@ -65,7 +65,10 @@ impl Test {
                 Some((kind, value)) => Self::one(field, kind, value),
                 None => Err("is empty".to_owned()),
             },
-            _ => Err(format!("must be a text, a list of texts, or a table with one of {}", TESTS.join(", "))),
+            _ => Err(format!(
+                "must be a text, a list of texts, or a table with one of {}",
+                TESTS.join(", ")
+            )),
         }
     }
 
@@ -82,7 +85,8 @@ impl Test {
             "cidr" if *field != Field::Peer => Err("cidr is for peer only".to_owned()),
             "cidr" => {
                 let net = text()?.parse();
-                net.map(Self::Within).map_err(|_| "cidr is not a network, such as 10.0.0.0/8".to_owned())
+                net.map(Self::Within)
+                    .map_err(|_| "cidr is not a network, such as 10.0.0.0/8".to_owned())
             }
             "present" => {
                 let present = value.as_bool();

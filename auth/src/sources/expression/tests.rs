@@ -54,7 +54,8 @@ fn attributes_are_set_from_the_certificate_and_seen_by_later_rules() {
             { when = { "client_attrs.tenant" = "acme" }, then = "allow", set = { tier = "gold-${client_attrs.tenant}" } },
         ]"#;
     let mut request = fixture::client("c", "", "");
-    let certificate = |name: &str| PeerCertificate { common_name: Some(name.into()), ..Default::default() };
+    let certificate =
+        |name: &str| PeerCertificate { common_name: Some(name.into()), ..Default::default() };
     request.certificate = Some(Arc::new(certificate("acme")));
     let Decision::Allow(identity) = decide(text, &request) else { panic!("refused") };
     assert_eq!(identity.attribute("tenant"), Some("acme"));

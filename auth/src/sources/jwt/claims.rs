@@ -15,7 +15,11 @@ pub(super) fn judge(config: &Config, claims: &Map<String, Value>, ask: Ask<'_>) 
     }
 }
 
-fn identity(config: &Config, claims: &Map<String, Value>, ask: Ask<'_>) -> Result<Identity, Denial> {
+fn identity(
+    config: &Config,
+    claims: &Map<String, Value>,
+    ask: Ask<'_>,
+) -> Result<Identity, Denial> {
     let deny = |text: String| Denial::not_authorized(text);
     let expires_at = times(config, claims, ask.now_s).map_err(deny)?;
     for (claim, expected) in &config.verify_claims {
@@ -32,9 +36,10 @@ fn identity(config: &Config, claims: &Map<String, Value>, ask: Ask<'_>) -> Resul
     let mut identity = Identity {
         username: text(&config.username_claim)?,
         client_id: text(&config.client_id_claim)?,
-        superuser: config.superuser_claim.as_ref().is_some_and(|claim| {
-            claims.get(claim).and_then(Value::as_bool).unwrap_or_default()
-        }),
+        superuser: config
+            .superuser_claim
+            .as_ref()
+            .is_some_and(|claim| claims.get(claim).and_then(Value::as_bool).unwrap_or_default()),
         expires_at,
         ..Identity::default()
     };
@@ -50,7 +55,8 @@ fn identity(config: &Config, claims: &Map<String, Value>, ask: Ask<'_>) -> Resul
     }
     if let Some(rules) = claims.get(&config.acl_claim).filter(|_| !config.acl_claim.is_empty()) {
         let claim = &config.acl_claim;
-        identity.rules = acl::read(rules).map_err(|error| deny(format!("the claim \"{claim}\": {error}")))?;
+        identity.rules =
+            acl::read(rules).map_err(|error| deny(format!("the claim \"{claim}\": {error}")))?;
     }
     Ok(identity)
 }
@@ -69,7 +75,9 @@ fn times(config: &Config, claims: &Map<String, Value>, now_s: u64) -> Result<Opt
     let expires_at = time("exp")?.map(|at| at.saturating_add(leeway_s));
     match expires_at {
         Some(at) if at <= now_s => return Err("the token has expired".to_owned()),
-        None if config.require_exp => return Err("the token has no \"exp\" (see require_exp)".to_owned()),
+        None if config.require_exp => {
+            return Err("the token has no \"exp\" (see require_exp)".to_owned());
+        }
         _ => {}
     }
     for claim in ["nbf", "iat"] {

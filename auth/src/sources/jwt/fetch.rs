@@ -74,7 +74,8 @@ impl Fetcher {
     }
 
     async fn ask(&self) -> Result<Bytes, String> {
-        let stream = TcpStream::connect((&*self.host, self.port)).await.map_err(|e| e.to_string())?;
+        let stream =
+            TcpStream::connect((&*self.host, self.port)).await.map_err(|e| e.to_string())?;
         match &self.tls {
             None => self.exchange(stream).await,
             Some((connector, name)) => {
@@ -125,7 +126,8 @@ fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
     match ca_file {
         Some(file) => {
             let wrong = |error: String| format!("{}: {error}", file.display());
-            let certificates = CertificateDer::pem_file_iter(file).map_err(|e| wrong(e.to_string()))?;
+            let certificates =
+                CertificateDer::pem_file_iter(file).map_err(|e| wrong(e.to_string()))?;
             for certificate in certificates {
                 let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
                 roots.add(certificate).map_err(|error| wrong(error.to_string()))?;

@@ -65,7 +65,10 @@ impl KeySet {
     /// A secret for HMAC.
     pub(super) fn secret(secret: &[u8]) -> Result<Self, String> {
         if secret.len() < SECRET_BYTES_MIN {
-            return Err(format!("the secret has {} bytes: {SECRET_BYTES_MIN} or more are needed (RFC 7518 3.2)", secret.len()));
+            return Err(format!(
+                "the secret has {} bytes: {SECRET_BYTES_MIN} or more are needed (RFC 7518 3.2)",
+                secret.len()
+            ));
         }
         let text = String::from_utf8_lossy(secret);
         if text.contains("-----BEGIN") {
@@ -106,8 +109,12 @@ impl KeySet {
 
     /// A JSON Web Key Set. Keys that are of no use here are passed over, as RFC 7517 5 wants.
     pub(super) fn parse(text: &[u8], origin: Origin) -> Result<Self, String> {
-        let set: Value = serde_json::from_slice(text).map_err(|error| format!("not a key set: {error}"))?;
-        let list = set.get("keys").and_then(Value::as_array).ok_or("not a key set: there are no \"keys\"")?;
+        let set: Value =
+            serde_json::from_slice(text).map_err(|error| format!("not a key set: {error}"))?;
+        let list = set
+            .get("keys")
+            .and_then(Value::as_array)
+            .ok_or("not a key set: there are no \"keys\"")?;
         if list.len() > KEYS_MAX {
             return Err(format!("has more than {KEYS_MAX} keys"));
         }
@@ -163,7 +170,10 @@ impl PartialEq for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, algorithms, .. } = self;
-        f.debug_struct("Key").field("id", id).field("algorithms", algorithms).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", id)
+            .field("algorithms", algorithms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +181,11 @@ impl fmt::Debug for Key {
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     let text = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     match text.len() > super::fetch::BODY_BYTES_MAX {
-        true => Err(format!("{}: is larger than {} bytes", file.display(), super::fetch::BODY_BYTES_MAX)),
+        true => Err(format!(
+            "{}: is larger than {} bytes",
+            file.display(),
+            super::fetch::BODY_BYTES_MAX
+        )),
         false => Ok(text),
     }
 }

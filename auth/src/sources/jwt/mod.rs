@@ -139,7 +139,10 @@ impl Source for Jwt {
 
     fn inputs(&self) -> Inputs {
         let sent = Inputs::USERNAME.and(Inputs::PASSWORD);
-        self.config.verify_claims.values().fold(sent, |inputs, template| inputs.and(template.inputs()))
+        self.config
+            .verify_claims
+            .values()
+            .fold(sent, |inputs, template| inputs.and(template.inputs()))
     }
 
     fn generation(&self) -> u64 {
@@ -191,7 +194,8 @@ impl Jwt {
             config.jwks_url.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let text = "set exactly one of secret, secret_file, public_key_file, jwks_file, jwks_url";
+            let text =
+                "set exactly one of secret, secret_file, public_key_file, jwks_file, jwks_url";
             return Err(text.to_owned());
         }
         if config.refresh_interval_s == 0 {
@@ -204,14 +208,16 @@ impl Jwt {
             let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
             KeySet::secret(secret).map_err(|error| format!("{}: {error}", file.display()))?
         } else if let Some(file) = &config.public_key_file {
-            KeySet::pem(&keys::read(file)?).map_err(|error| format!("{}: {error}", file.display()))?
+            KeySet::pem(&keys::read(file)?)
+                .map_err(|error| format!("{}: {error}", file.display()))?
         } else if let Some(file) = &config.jwks_file {
             KeySet::file(file)?
         } else {
             KeySet::default()
         };
         let fetcher = config.jwks_url.as_deref();
-        let fetcher = fetcher.map(|url| Fetcher::new(url, config.ca_file.as_deref())).transpose()?;
+        let fetcher =
+            fetcher.map(|url| Fetcher::new(url, config.ca_file.as_deref())).transpose()?;
         let (keys, generation) = (ArcSwap::from_pointee(keys), AtomicU64::new(1));
         Ok(Self { config, keys, generation, fetcher, asked_s: Mutex::new(None) })
     }
@@ -262,7 +268,9 @@ impl Jwt {
         match refreshed {
             Err(error) if self.keys.load().is_empty() => Err(Decision::Failed(error)),
             Err(error) => {
-                tracing::warn!("a token names an unknown key, and the keys cannot be read: {error}");
+                tracing::warn!(
+                    "a token names an unknown key, and the keys cannot be read: {error}"
+                );
                 Ok(())
             }
             Ok(()) if self.keys.load().is_empty() => {

@@ -72,7 +72,8 @@ fn a_key_of_each_type_verifies_its_tokens_and_no_others() {
 // AU09: RFC 8725 2.1
 #[test]
 fn neither_none_nor_a_public_key_as_a_secret_admits() {
-    let sources = [file("jwks_file", "jwks.json"), file("public_key_file", "rsa.pem"), with_secret("")];
+    let sources =
+        [file("jwks_file", "jwks.json"), file("public_key_file", "rsa.pem"), with_secret("")];
     for source in &sources {
         for name in ["none", "confused"] {
             let decision = decide(source, &token(name));
@@ -98,7 +99,10 @@ fn a_changed_token_is_refused_and_what_is_no_token_is_ignored() {
     assert!(matches!(decide(&source, "a password"), Decision::Ignore));
     assert!(matches!(decide(&source, ""), Decision::Ignore));
     // A key set that does not have the key leaves the token to others.
-    assert!(matches!(decide(&file("jwks_file", "jwks.json"), &signed_by("other")), Decision::Ignore));
+    assert!(matches!(
+        decide(&file("jwks_file", "jwks.json"), &signed_by("other")),
+        Decision::Ignore
+    ));
 }
 
 fn signed_by(kid: &str) -> String {
@@ -143,12 +147,17 @@ fn claims_are_held_against_the_client() {
     );
     let good = json!({"sub": "dev1", "aud": ["x", "mqtt"], "user": "alice"});
     assert!(is_allowed(&decide(&source, &signed(&good))));
-    for (claim, value) in [("sub", json!("dev2")), ("aud", json!(["x"])), ("user", Value::Null), ("sub", json!({}))] {
+    for (claim, value) in
+        [("sub", json!("dev2")), ("aud", json!(["x"])), ("user", Value::Null), ("sub", json!({}))]
+    {
         let mut bad = good.clone();
         bad[claim] = value;
         assert!(matches!(decide(&source, &signed(&bad)), Decision::Deny(_)), "{bad}");
     }
-    assert!(source.inputs().has(Inputs::CLIENT_ID), "another client must not use its cached decision");
+    assert!(
+        source.inputs().has(Inputs::CLIENT_ID),
+        "another client must not use its cached decision"
+    );
 }
 
 fn identity(source: &Jwt, claims: &Value) -> Identity {
@@ -194,7 +203,10 @@ fn both_forms_of_the_acl_claim_are_read() {
     let rules = identity(&source, &long).rules;
     assert_eq!(rules.len(), 3);
     let first = rules.first().expect("a rule");
-    assert_eq!((first.qos.as_slice(), first.retain), (&[QoS::AtMostOnce, QoS::ExactlyOnce][..], Some(false)));
+    assert_eq!(
+        (first.qos.as_slice(), first.retain),
+        (&[QoS::AtMostOnce, QoS::ExactlyOnce][..], Some(false))
+    );
     let last = rules.last().expect("a rule");
     assert_eq!((last.allow, &*last.filter, last.eq, last.retain), (false, "#", true, None));
     for bad in [
@@ -254,7 +266,8 @@ fn server(answers: impl Fn(usize) -> Vec<u8> + Send + 'static) -> (String, Arc<A
             let mut stream = stream.expect("a connection");
             let mut request = [0; 4096];
             let read = stream.read(&mut request).unwrap_or_default();
-            let text = String::from_utf8_lossy(request.get(..read).unwrap_or_default()).into_owned();
+            let text =
+                String::from_utf8_lossy(request.get(..read).unwrap_or_default()).into_owned();
             assert!(text.starts_with("GET /keys HTTP/1.1\r\nhost: 127.0.0.1:"), "{text}");
             let number = counted.fetch_add(1, Relaxed);
             let _ = stream.write_all(&answers(number));
@@ -264,7 +277,8 @@ fn server(answers: impl Fn(usize) -> Vec<u8> + Send + 'static) -> (String, Arc<A
 }
 
 fn ok(body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).into_bytes()
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// The key set without one key.
@@ -284,12 +298,16 @@ fn at<'a>(request: &'a crate::Request, now_s: u64) -> Ask<'a> {
 fn an_unknown_key_is_looked_for_but_not_for_everybody_who_makes_one_up() {
     let (url, count) = server(|n| ok(&if n == 0 { without("e1") } else { JWKS.to_owned() }));
     let source = source(&format!("jwks_url = \"{url}\""));
-    let (old, new) = (fixture::client("c", "", &token("rs256")), fixture::client("c", "", &token("es256")));
+    let (old, new) =
+        (fixture::client("c", "", &token("rs256")), fixture::client("c", "", &token("es256")));
     let made_up = fixture::client("c", "", &signed_by("made-up"));
     fixture::run_real(async {
         source.upkeep(NOW).await.expect("keys");
         assert!(is_allowed(&source.decide(at(&old, NOW)).await));
-        assert!(matches!(source.decide(at(&new, NOW + 1)).await, Decision::Ignore), "asked a second ago");
+        assert!(
+            matches!(source.decide(at(&new, NOW + 1)).await, Decision::Ignore),
+            "asked a second ago"
+        );
         assert_eq!(count.load(Relaxed), 1);
         let generation = source.generation();
         assert!(is_allowed(&source.decide(at(&new, NOW + UNKNOWN_KEY_S)).await), "rotated");
@@ -310,7 +328,8 @@ fn the_last_good_keys_stay_when_the_server_fails() {
         0 => ok(JWKS),
         1 => b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n".to_vec(),
         2 => ok("{\"keys\": []}"),
-        3 => b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        3 => b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"
+            .to_vec(),
         4 => ok(&"x".repeat(fetch::BODY_BYTES_MAX + 1)),
         _ => Vec::new(),
     });
@@ -368,7 +387,8 @@ fn https_is_used_with_the_authority_that_is_given_and_no_other() {
         let url = format!("https://localhost:{port}/keys");
         let trusting = Fetcher::new(&url, Some(&ca_file)).expect("a fetcher");
         assert_eq!(trusting.get().await.as_deref(), Ok(JWKS.as_bytes()));
-        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let other =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(&ca_file, other.cert.pem()).expect("written");
         let wary = Fetcher::new(&url, Some(&ca_file)).expect("a fetcher");
         let error = wary.get().await.expect_err("not its authority");

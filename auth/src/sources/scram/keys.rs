@@ -97,10 +97,18 @@ impl StoredKeys {
     }
 
     /// Keys that fit no password, the same for a name each time: nobody can tell who exists.
-    pub(super) fn of_nobody(method: Method, secret: &[u8; 32], name: &str, iterations: u32) -> Self {
+    pub(super) fn of_nobody(
+        method: Method,
+        secret: &[u8; 32],
+        name: &str,
+        iterations: u32,
+    ) -> Self {
         let mac = method.mac();
         let derive = |what: &str| {
-            mac.code(secret, &[method.name().as_bytes(), b"\0", what.as_bytes(), b"\0", name.as_bytes()])
+            mac.code(
+                secret,
+                &[method.name().as_bytes(), b"\0", what.as_bytes(), b"\0", name.as_bytes()],
+            )
         };
         let salt = derive("salt").get(..SALT_BYTES).unwrap_or_default().into();
         let (stored_key, server_key) = (derive("stored key"), derive("server key"));
@@ -121,13 +129,18 @@ impl FromStr for StoredKeys {
         let iterations =
             iterations.ok_or_else(|| format!("scram: iterations are 1 to {ITERATIONS_MAX}"))?;
         let bytes = |what: &str, text: &str| {
-            let bytes = BASE64.decode(text).map_err(|error| format!("scram: the {what}: {error}"))?;
+            let bytes =
+                BASE64.decode(text).map_err(|error| format!("scram: the {what}: {error}"))?;
             Ok::<Box<[u8]>, String>(bytes.into())
         };
         let salt = bytes("salt", salt)?;
-        let (stored_key, server_key) = (bytes("stored key", stored_key)?, bytes("server key", server_key)?);
+        let (stored_key, server_key) =
+            (bytes("stored key", stored_key)?, bytes("server key", server_key)?);
         let length = method.mac().bytes();
-        if salt.is_empty() || salt.len() > 256 || [&stored_key, &server_key].iter().any(|k| k.len() != length) {
+        if salt.is_empty()
+            || salt.len() > 256
+            || [&stored_key, &server_key].iter().any(|k| k.len() != length)
+        {
             return Err(format!("scram: the keys have {length} bytes, the salt has 1 to 256"));
         }
         Ok(Self { method, iterations, salt, stored_key, server_key })

@@ -52,12 +52,15 @@ impl<'a> ClientFirst<'a> {
         let mut attributes = bare.split(',');
         let username = attributes.next().and_then(|part| part.strip_prefix("n="));
         let username = username.ok_or("n= is missing, or an extension is mandatory (m=)")?;
-        let nonce = attributes.next().and_then(|part| part.strip_prefix("r=")).ok_or("r= is missing")?;
+        let nonce =
+            attributes.next().and_then(|part| part.strip_prefix("r=")).ok_or("r= is missing")?;
         check_nonce(nonce)?;
         check_extensions(attributes)?;
         if let Some(other) = authzid.strip_prefix("a=") {
             if other != username {
-                return Err("it wants to act as somebody else (a=), which is not supported".to_owned());
+                return Err(
+                    "it wants to act as somebody else (a=), which is not supported".to_owned()
+                );
             }
         } else if !authzid.is_empty() {
             return Err("the header has something else than a=".to_owned());
@@ -75,8 +78,10 @@ impl<'a> ClientFinal<'a> {
         let text = text(data)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or("the proof (p=) is missing")?;
         let mut attributes = without_proof.split(',');
-        let binding = attributes.next().and_then(|part| part.strip_prefix("c=")).ok_or("c= is missing")?;
-        let nonce = attributes.next().and_then(|part| part.strip_prefix("r=")).ok_or("r= is missing")?;
+        let binding =
+            attributes.next().and_then(|part| part.strip_prefix("c=")).ok_or("c= is missing")?;
+        let nonce =
+            attributes.next().and_then(|part| part.strip_prefix("r=")).ok_or("r= is missing")?;
         check_nonce(nonce)?;
         check_extensions(attributes)?;
         let decode = |what: &str, text: &str| {

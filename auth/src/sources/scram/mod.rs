@@ -169,7 +169,9 @@ impl Scram {
         let last = ClientFinal::parse(data).map_err(Denial::not_authorized)?;
         let data = finish(state, &last)?;
         // The proof of a user who does not exist never fits.
-        let Some(user) = &state.user else { return Err(Denial::credentials("there is no such user")) };
+        let Some(user) = &state.user else {
+            return Err(Denial::credentials("there is no such user"));
+        };
         let mut identity = Identity {
             username: Some(user.name.clone()),
             superuser: user.superuser,
@@ -177,7 +179,8 @@ impl Scram {
             ..Identity::default()
         };
         let attributes = user.attributes.iter();
-        identity.attributes = attributes.map(|(name, value)| (name.clone(), value.clone())).collect();
+        identity.attributes =
+            attributes.map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Decision::Allow(Box::new(identity)))
     }
 }
@@ -223,7 +226,10 @@ pub(crate) fn finish(state: &State, last: &ClientFinal<'_>) -> Result<Box<[u8]>,
     }
     let key: Vec<u8> = last.proof.iter().zip(&*signature).map(|(a, b)| a ^ b).collect();
     if !same(&mac.digest().digest(&[&key]), &keys.stored_key) {
-        return Err(Denial::credentials(format!("wrong password, or no such user: \"{}\"", state.username)));
+        return Err(Denial::credentials(format!(
+            "wrong password, or no such user: \"{}\"",
+            state.username
+        )));
     }
     let signature = mac.code(&keys.server_key, &parts);
     Ok(format!("v={}", STANDARD.encode(signature)).into_bytes().into())

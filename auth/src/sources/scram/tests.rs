@@ -102,7 +102,12 @@ fn stored_keys_read_back_as_they_are() {
         let keys = keys(method);
         assert_eq!(keys.to_string().parse(), Ok(keys));
     }
-    for text in ["", "SCRAM-SHA-1$1:AA==$AA==:AA==", "SCRAM-SHA-256$0:AA==$AA==:AA==", "SCRAM-SHA-256$1:AA==$AA==:AA=="] {
+    for text in [
+        "",
+        "SCRAM-SHA-1$1:AA==$AA==:AA==",
+        "SCRAM-SHA-256$0:AA==$AA==:AA==",
+        "SCRAM-SHA-256$1:AA==$AA==:AA==",
+    ] {
         assert!(text.parse::<StoredKeys>().is_err(), "{text}");
     }
 }

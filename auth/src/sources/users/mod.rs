@@ -78,7 +78,9 @@ impl Source for Users {
             let user = users.get(self.by, name);
             let hash = user.as_ref().and_then(|user| user.hash.as_ref()).or(users.dummy());
             let password = ask.request.password.clone().unwrap_or_default();
-            let Ok(fits) = self.verify(hash.cloned(), password).await else { return Decision::Busy };
+            let Ok(fits) = self.verify(hash.cloned(), password).await else {
+                return Decision::Busy;
+            };
             match user {
                 None => Decision::Ignore,
                 Some(user) if user.hash.is_some() && fits => admit(&user),

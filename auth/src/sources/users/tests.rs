@@ -28,10 +28,14 @@ fn decide(source: &dyn Source, id: &str, user: &str, password: &str) -> Decision
 fn the_right_password_admits_and_the_wrong_one_does_not() {
     for scheme in [Scheme::Sha256, Scheme::Bcrypt] {
         let (_folder, source) = source(By::Username, &[("alice", scheme), ("root", scheme)]);
-        let Decision::Allow(alice) = decide(&*source, "c", "alice", "secret") else { panic!("refused") };
+        let Decision::Allow(alice) = decide(&*source, "c", "alice", "secret") else {
+            panic!("refused")
+        };
         assert!(!alice.superuser);
         assert_eq!(alice.attribute("tenant"), Some("t1"));
-        let Decision::Allow(root) = decide(&*source, "c", "root", "secret") else { panic!("refused") };
+        let Decision::Allow(root) = decide(&*source, "c", "root", "secret") else {
+            panic!("refused")
+        };
         assert!(root.superuser);
         for password in ["wrong", ""] {
             assert!(matches!(decide(&*source, "c", "alice", password), Decision::Deny(_)));
