@@ -1,5 +1,4 @@
 use super::*;
-use crate::users::Database;
 use crate::users::import::{Algorithm, DigestName};
 
 fn secrets() -> Secrets {

@@ -110,6 +110,7 @@ impl Service {
             answers,
             stats: Arc::clone(&stats),
             built: ArcSwap::from_pointee(built),
+            reloading: tokio::sync::Mutex::default(),
         });
         let failed = |error: std::io::Error| {
             vec![ConfigError::new("auth", format!("cannot start: {error}"))]
@@ -193,6 +194,7 @@ struct Core {
     answers: Answers,
     stats: Arc<Counters>,
     built: ArcSwap<Built>,
+    reloading: tokio::sync::Mutex<()>,
 }
 
 impl Core {
@@ -203,7 +205,9 @@ impl Core {
                 biased;
                 order = ordered.recv_async() => match order {
                     Ok(Order::Reload(config, reply)) => {
-                        let _ = reply.send(self.reload(*config).await);
+                        // It reads files: clients are served meanwhile.
+                        let core = Arc::clone(&self);
+                        tokio::spawn(async move { reply.send(core.reload(*config).await) });
                     }
                     Ok(Order::Drain(reply)) => {
                         let _ = reply.send(self.built.load().deps.cache.drain());
@@ -222,6 +226,8 @@ impl Core {
     }
 
     async fn reload(&self, config: Config) -> Result<(), Vec<ConfigError>> {
+        // One after the other.
+        let _alone = self.reloading.lock().await;
         let (old, clock) = (self.built.load_full(), Arc::clone(&self.clock));
         // Reads files.
         let before = Arc::clone(&old);

@@ -85,15 +85,6 @@ impl Editor {
         at.and_then(|at| self.lines.get_mut(at)).is_some_and(|line| line.take().is_some())
     }
 
-    /// All users, in the order of the file.
-    pub fn users(&self) -> impl Iterator<Item = Record> {
-        let lines = self.lines.iter().flatten();
-        lines.filter_map(|line| match Line::of(line) {
-            Ok(Line::User(record)) => Some(record),
-            _ => None,
-        })
-    }
-
     /// The name that is most like this one.
     #[must_use]
     pub fn nearest(&self, by: By, name: &str) -> Option<&str> {

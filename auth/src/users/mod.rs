@@ -171,6 +171,14 @@ impl Snapshot {
         Record::parse(line_at(&self.text, *offset)).ok()
     }
 
+    /// All users, in the order of the file.
+    pub fn users(&self) -> impl Iterator<Item = Record> {
+        self.text.split('\n').filter_map(|line| match Line::of(line) {
+            Ok(Line::User(record)) => Some(record),
+            _ => None,
+        })
+    }
+
     /// How many users there are.
     #[must_use]
     pub fn len(&self) -> usize {

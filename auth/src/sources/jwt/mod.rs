@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::registry::Build;
 use crate::Denial;
@@ -32,6 +32,8 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const TRIES_MAX: usize = 8;
 /// Seconds between two reads that unknown keys cause: a stranger can make them up.
 const UNKNOWN_KEY_S: u64 = 10;
+/// Clients that wait for such a read. Made-up keys must not take the room of clients whose key is known.
+const UNKNOWN_KEY_WAITING_MAX: usize = 64;
 
 /// `type = "jwt"`. Exactly one of the first five keys is set.
 #[derive(Clone, Debug, Deserialize)]
@@ -130,6 +132,8 @@ struct Jwt {
     fetcher: Option<Fetcher>,
     /// When keys were last asked for, in Unix seconds. Who holds it, asks.
     asked_s: Mutex<Option<u64>>,
+    /// [`UNKNOWN_KEY_WAITING_MAX`].
+    room: Semaphore,
 }
 
 impl Source for Jwt {
@@ -218,8 +222,9 @@ impl Jwt {
         let fetcher = config.jwks_url.as_deref();
         let fetcher =
             fetcher.map(|url| Fetcher::new(url, config.ca_file.as_deref())).transpose()?;
+        let room = Semaphore::new(UNKNOWN_KEY_WAITING_MAX);
         let (keys, generation) = (ArcSwap::from_pointee(keys), AtomicU64::new(1));
-        Ok(Self { config, keys, generation, fetcher, asked_s: Mutex::new(None) })
+        Ok(Self { config, keys, generation, fetcher, asked_s: Mutex::new(None), room })
     }
 
     /// The claims of a token whose signature fits.
@@ -258,6 +263,7 @@ impl Jwt {
 
     /// Reads the keys because one is unknown, if that has not just been done.
     async fn look_for_new_keys(&self, header: &Header, now_s: u64) -> Result<(), Decision> {
+        let Ok(_room) = self.room.try_acquire() else { return Err(Decision::Busy) };
         let mut asked_s = self.asked_s.lock().await;
         // Somebody else may have done it while this one waited.
         if self.keys.load().knows(header) {

@@ -406,3 +406,30 @@ fn a_denial_says_bad_credentials_or_not_authorized() {
     assert_eq!(reason(&token("none")), ReasonCode::BAD_USER_NAME_OR_PASSWORD);
     assert_eq!(reason(&signed(&json!({"exp": 1}))), ReasonCode::NOT_AUTHORIZED);
 }
+
+// AU18
+#[test]
+fn made_up_keys_do_not_take_the_room_of_clients_whose_key_is_known() {
+    let source = file("jwks_file", "jwks.json");
+    let source = Jwt {
+        fetcher: Some(Fetcher::new("http://127.0.0.1:1/", None).expect("a fetcher")),
+        ..source
+    };
+    let made_up = fixture::client("c", "", &signed_by("made-up"));
+    let known = fixture::client("c", "", &token("rs256"));
+    fixture::run(async {
+        // Somebody reads the keys, and is not done.
+        let _reading = source.asked_s.lock().await;
+        let mut waiting: Vec<_> =
+            (0..UNKNOWN_KEY_WAITING_MAX).map(|_| source.decide(ask(&made_up))).collect();
+        for decision in &mut waiting {
+            std::future::poll_fn(|context| {
+                assert!(decision.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        assert!(matches!(source.decide(ask(&made_up)).await, Decision::Busy));
+        assert!(is_allowed(&source.decide(ask(&known)).await));
+    });
+}
