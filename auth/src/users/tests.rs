@@ -100,6 +100,18 @@ fn a_changed_file_is_read_again_and_a_broken_one_is_not_taken() {
 }
 
 #[test]
+fn a_file_without_a_secret_keeps_the_one_that_it_was_given() {
+    let folder = folder();
+    let file = folder.path().join("users");
+    fs::write(&file, "{\"username\":\"a\"}\n").expect("written");
+    let database = Database::open(&file).expect("readable");
+    let secret = *database.users().secret();
+    fs::write(&file, "{\"username\":\"longer\"}\n").expect("written");
+    assert_eq!(database.refresh(), Ok(true));
+    assert_eq!(*database.users().secret(), secret);
+}
+
+#[test]
 fn two_editors_wait_for_each_other() {
     let folder = folder();
     let file = folder.path().join("users");

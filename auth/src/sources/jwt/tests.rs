@@ -433,3 +433,18 @@ fn made_up_keys_do_not_take_the_room_of_clients_whose_key_is_known() {
         assert!(is_allowed(&source.decide(ask(&known)).await));
     });
 }
+
+// RFC 7517 4.4: what the key says of its algorithm binds
+#[test]
+fn a_key_for_one_algorithm_verifies_no_other() {
+    let mut set: Value = serde_json::from_str(JWKS).expect("JSON");
+    let keys = set.get_mut("keys").and_then(Value::as_array_mut).expect("keys");
+    for key in keys.iter_mut().filter(|key| key["kid"] == "r1") {
+        key["alg"] = json!("RS256");
+    }
+    let set = KeySet::parse(set.to_string().as_bytes(), keys::Origin::Network).expect("keys");
+    let source = file("jwks_file", "jwks.json");
+    source.keys.store(Arc::new(set));
+    assert!(is_allowed(&decide(&source, &token("rs256"))));
+    assert!(matches!(decide(&source, &token("ps256")), Decision::Deny(_)));
+}
