@@ -243,7 +243,8 @@ fn has_secret(text: &str) -> bool {
 
 fn line_at(text: &str, offset: u32) -> &str {
     let rest = text.get(offset as usize..).unwrap_or_default();
-    rest.split('\n').next().unwrap_or_default()
+    // As when it was read first.
+    rest.split('\n').next().unwrap_or_default().trim()
 }
 
 fn is(text: &str, offset: u32, by: By, name: &str) -> bool {

@@ -93,6 +93,10 @@ impl Record {
         if line.len() > LINE_BYTES_MAX {
             return Err(format!("the line is longer than {LINE_BYTES_MAX} bytes"));
         }
+        // serde would take a list for an object too.
+        if !line.starts_with('{') {
+            return Err("expected an object, {...}, of JSON".to_owned());
+        }
         let written: Written<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
         let (by, name) = match (written.username, written.client_id) {
             (Some(name), None) => (By::Username, name),

@@ -69,7 +69,7 @@ fn a_wrong_line_is_an_error_that_says_which() {
         ("{\"username\":\"\"}", "f:1: a name has 1 to"),
         ("{\"username\":\"a\",\"hash\":\"$sha256$\"}", "f:1: $sha256$: expected prefix"),
         ("{\"username\":\"a\",\"scram\":[\"x\"]}", "f:1: scram: expected"),
-        ("a:b\n", "f:1: expected value"),
+        ("a:b\n", "f:1: expected an object"),
         ("{\"ringmain_users\":2,\"secret\":\"\"}", "f:1: version 2 is newer"),
         ("{\"ringmain_users\":1,\"secret\":\"AA\"}", "f:1: the secret is not"),
     ] {
@@ -97,6 +97,15 @@ fn a_changed_file_is_read_again_and_a_broken_one_is_not_taken() {
     fs::write(&file, "broken\n").expect("written");
     assert!(database.refresh().is_err());
     assert_eq!((database.users().len(), database.generation()), (2, 2));
+}
+
+// Found by the fuzz target.
+#[test]
+fn a_line_that_is_indented_is_found_and_a_list_is_no_user() {
+    let users =
+        Snapshot::parse("\u{c}\u{a0} {\"username\":\"a\"} \r\n".into(), "f").expect("a user");
+    assert!(users.get(By::Username, "a").is_some());
+    assert!(Snapshot::parse("[\"a\"]".into(), "f").is_err());
 }
 
 #[test]
