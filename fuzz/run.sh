@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzzes one target for a bounded time, on stable Rust: ./run.sh TARGET SECONDS [libFuzzer options]
-# TARGET is decode, engine, proxy, tls, topic or websocket; SECONDS 0 only replays the kept corpus.
+# TARGET is acl, auth, decode, engine, proxy, tls, topic or websocket; SECONDS 0 only replays the kept corpus.
 # Exits non-zero on a crash, a time-out or too much memory; the input is left in artifacts/.
 # To reproduce one: ./run.sh TARGET 0 artifacts/TARGET/crash-...
 set -eu

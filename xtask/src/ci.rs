@@ -48,7 +48,7 @@ const SIM: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --see
 /// Bugs planted one at a time, each with a bounded number of seeds: are the oracles awake?
 const PLANTS: &str = "cargo run --locked --quiet -p ringmain-sim --release -- --plant all";
 /// A minute for each target.
-const FUZZ: &str = "for target in decode topic engine acl \
+const FUZZ: &str = "for target in decode topic engine acl auth \
                     proxy tls websocket; do \
                     bash fuzz/run.sh $target 30 || exit 1; done";
 /// The release binary, for the tests of it from outside.

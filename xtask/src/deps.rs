@@ -13,6 +13,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
     ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
+    ("ringmain-auth", &["ringmain-mqtt"]),
     ("ringmain-shards", &["ringmain-mqtt"]),
     ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
@@ -36,7 +37,11 @@ const RESTRICTED: &[(&str, &[&str], &str)] = &[
         &["ringmain-shards", "ringmain-load", "ringmain-bench"],
         "rings belong to the data plane; the bench measures the floor with one",
     ),
-    ("tokio", &["ringmain-control", "ringmain"], "tokio belongs to the control plane"),
+    (
+        "tokio",
+        &["ringmain-auth", "ringmain-control", "ringmain"],
+        "tokio belongs to the control plane",
+    ),
 ];
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";

@@ -11,6 +11,7 @@ const PAGES: &[&str] = &[
     "docs/ARCHITECTURE.md",
     "docs/HOUSE.md",
     "docs/user/admin-socket.md",
+    "docs/user/authentication.md",
     "docs/user/authorization.md",
     "docs/user/configuration.md",
     "docs/user/doctor.md",
