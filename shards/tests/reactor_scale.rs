@@ -257,3 +257,26 @@ fn start_error(config: &NodeConfig) -> StartError {
         Err(error) => error,
     }
 }
+
+#[test]
+fn nobody_is_forgotten_when_accepting_moves_to_another_ring() {
+    let mut config = config(2);
+    config.max_connections = 1000;
+    config.max_connections_per_ring = Some(8);
+    config.recv_buffers_per_ring = 8;
+    let (node, _) = echo_node(&config);
+    for _ in 0..3 {
+        let mut streams = Vec::new();
+        for n in 0..600 {
+            // Each move to the other shard frees a place in one ring and takes one in another.
+            let mut stream = connect(&node);
+            let to = b'0' + (n % 2) as u8;
+            stream.write_all(&[b'H', to]).unwrap();
+            expect(&mut stream, &[b'@', to, b':']);
+            streams.push(stream);
+        }
+        drop(streams);
+        eventually("all closed", || total(&node).connections == 0);
+    }
+    finish(node);
+}

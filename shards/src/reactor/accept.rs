@@ -55,11 +55,25 @@ struct Listener {
 }
 
 /// What is in flight on one ring for one listener.
+///
+/// Invariant: never both kinds at a time.
 #[derive(Clone, Copy, Default)]
 struct Armed {
     many: bool,
+    /// All that is in flight was cancelled, and something still is.
     cancelling: bool,
     singles: u32,
+}
+
+impl Armed {
+    /// A completion came; `more` says that its accept goes on.
+    fn ended(&mut self, kind: Kind, more: bool) {
+        match kind {
+            Kind::AcceptOne => self.singles -= 1,
+            _ => self.many &= more,
+        }
+        self.cancelling &= self.many || self.singles > 0;
+    }
 }
 
 impl Acceptor {
@@ -114,13 +128,7 @@ impl Acceptor {
 impl<M: Machine> NetTask<M> {
     pub(super) fn on_accept(&mut self, ring: usize, kind: Kind, index: u32, cqe: &cqueue::Entry) {
         let net = &mut self.net;
-        let armed = &mut net.acceptor.listeners[index as usize].rings[ring];
-        if kind == Kind::AcceptOne {
-            armed.singles -= 1;
-        } else if !cqueue::more(cqe.flags()) {
-            armed.many = false;
-            armed.cancelling = false;
-        }
+        net.acceptor.listeners[index as usize].rings[ring].ended(kind, cqueue::more(cqe.flags()));
         let result = cqe.result();
         if result < 0 {
             return net.on_accept_failed(-result);
@@ -251,10 +259,7 @@ impl Net {
         let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room);
         for listener in 0..self.acceptor.listeners.len() {
             let on = !self.acceptor.stopped && !self.acceptor.listeners[listener].paused;
-            for ring in 0..self.rings.len() {
-                let room = if on && chosen == Some(ring) { room } else { 0 };
-                self.drive_accept(listener, ring, room);
-            }
+            self.drive_listener(listener, chosen.filter(|_| on), room);
         }
         if room == 0 && !self.acceptor.stopped && node_room == 0 {
             // Another shard may free the place, and doesn't tell.
@@ -262,36 +267,36 @@ impl Net {
         }
     }
 
-    fn drive_accept(&mut self, listener: usize, ring: usize, room: u32) {
-        let many =
-            room > self.acceptor.multishot_room && self.features.has(Feature::MultishotAccept);
+    /// Nothing is armed until the last accept that was cancelled has ended: a connection wakes one accept
+    /// and no more, and if that one is being cancelled, the connection waits for the next that is
+    /// armed, which looks before it sleeps.
+    fn drive_listener(&mut self, listener: usize, chosen: Option<usize>, room: u32) {
+        let multishot = self.features.has(Feature::MultishotAccept);
+        let many = room > self.acceptor.multishot_room && multishot;
+        // Several listeners share the room, so each gets a part of it (and one at least).
         let listeners = self.acceptor.listeners.len() as u32;
-        let armed = self.acceptor.listeners[listener].rings[ring];
+        let share = if many || room == 0 { 0 } else { (room / listeners).clamp(1, SINGLES_MAX) };
+        let mut cancelling = false;
+        for ring in 0..self.rings.len() {
+            let wanted = chosen == Some(ring);
+            let armed = &mut self.acceptor.listeners[listener].rings[ring];
+            let too_many = armed.many && !(wanted && many);
+            let too_many_singles = armed.singles > if wanted { share } else { 0 };
+            if (too_many || too_many_singles) && !armed.cancelling {
+                armed.cancelling = true;
+                let kind = if too_many { Kind::AcceptMany } else { Kind::AcceptOne };
+                self.cancel_accepts(listener, ring, kind);
+            }
+            cancelling |= self.acceptor.listeners[listener].rings[ring].cancelling;
+        }
+        let Some(ring) = chosen.filter(|_| !cancelling && room > 0) else { return };
+        let armed = &mut self.acceptor.listeners[listener].rings[ring];
         if many {
-            if !armed.many {
-                self.acceptor.listeners[listener].rings[ring].many = true;
+            if !std::mem::replace(&mut armed.many, true) {
                 self.arm_accept(listener, ring, true);
             }
             return;
         }
-        if armed.many {
-            if !armed.cancelling {
-                self.acceptor.listeners[listener].rings[ring].cancelling = true;
-                self.cancel_accepts(listener, ring, Kind::AcceptMany);
-            }
-            return; // single accepts follow when it has ended
-        }
-        // Several listeners share the room, so each gets a part of it (and one at least).
-        let share = if room == 0 { 0 } else { (room / listeners).clamp(1, SINGLES_MAX) };
-        if armed.singles > share {
-            if !armed.cancelling {
-                self.acceptor.listeners[listener].rings[ring].cancelling = true;
-                self.cancel_accepts(listener, ring, Kind::AcceptOne);
-            }
-            return;
-        }
-        let armed = &mut self.acceptor.listeners[listener].rings[ring];
-        armed.cancelling = false;
         let missing = share - armed.singles;
         armed.singles = share;
         (0..missing).for_each(|_| self.arm_accept(listener, ring, false));
