@@ -322,6 +322,12 @@ impl ClientPolicy {
         self.0.id
     }
 
+    /// Whether clients that meet the same conditions have it too: nothing in it is of this client alone.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.filled.is_empty() && self.0.own.is_none()
+    }
+
     /// Whether both point to the same.
     #[must_use]
     pub fn shares_with(&self, other: &Self) -> bool {
