@@ -20,6 +20,8 @@ pub(crate) struct Observe;
 
 /// All clients are connected by then, and warm.
 const BEFORE_PROFILE: Duration = Duration::from_secs(3);
+/// The load has ended by itself by then.
+const LOAD_MAX: Duration = Duration::from_secs(120);
 /// Functions below these take notes, and so does what they call.
 const NOTES: [&str; 6] = [
     "ringmain_shards::observe::",
@@ -111,7 +113,7 @@ fn share(cx: &Cx<'_>, case: &Case) -> Result<f64, Failure> {
     let scratch = Scratch::new("profile")?;
     let folded = scratch.0.join("folded");
     let profiled = profile(cx, &server, seconds, &folded);
-    let found = load.stop()?;
+    let found = load.wait(LOAD_MAX)?;
     if !found.problems.is_empty() {
         return fails(found.problems.join("; "));
     }
