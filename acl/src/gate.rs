@@ -85,6 +85,8 @@ struct View {
     superuser: bool,
     /// Whether it has more than [`CHEAP_MAX`] topics.
     is_cached: bool,
+    /// Actions for which the topic matters; of others the policy says what is decided.
+    open: ActionSet,
     /// Lines of conditional rules that hold for it.
     index: Arc<Index>,
     /// Lines with placeholders, filled in for it, ascending.
@@ -193,6 +195,9 @@ impl Gate {
             return Decision::Allow;
         }
         let what = action.index();
+        if !view.open.has(what) {
+            return self.policy.end(what).into();
+        }
         let place = || self.cache.place(view.id, what, topic);
         let Some(at) = view.is_cached.then(place).flatten() else {
             return view.decide(&self.policy, action, topic).into();
@@ -272,7 +277,11 @@ impl Gate {
         let topics = self.policy.common.len() + index.len() + filled.len() + own_count;
         let epoch = self.policy.epoch();
         let is_cached = topics > CHEAP_MAX;
-        Arc::new(View { id, epoch, superuser, is_cached, index, filled, own })
+        let policy = &self.policy;
+        let own_open = own.as_ref().map_or(ActionSet::NONE, |own| own.open(policy));
+        let filled_open = policy.open(filled.iter().map(|(id, _)| *id));
+        let open = policy.common.open.and(index.open).and(filled_open).and(own_open);
+        Arc::new(View { id, epoch, superuser, is_cached, open, index, filled, own })
     }
 
     /// The index of the conditional rules in `held`, shared by all who meet the same.
@@ -286,7 +295,9 @@ impl Gate {
         }
         let constant = |id: &u32| policy.lines[*id as usize].pattern.is_some();
         let ids = held_lines(policy, held).filter(constant).collect();
-        let index = Arc::new(Index::new(&policy.lines, ids));
+        let mut index = Index::new(&policy.lines, ids);
+        index.open = policy.open(index.ids());
+        let index = Arc::new(index);
         let shared = Shared { index: Arc::downgrade(&index), view: Weak::new() };
         self.shared.insert(held.into(), shared);
         index
@@ -320,6 +331,12 @@ impl ClientPolicy {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id
+    }
+
+    /// Whether clients that meet the same conditions have it too: nothing in it is of this client alone.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.filled.is_empty() && self.0.own.is_none()
     }
 
     /// Whether both point to the same.
@@ -411,6 +428,17 @@ impl Own {
             Some((*effect, *actions, topic.fill(subject, *effect, Mode::default())?))
         };
         Self { rules: own.rules.iter().filter_map(fill).collect(), no_match: own.no_match }
+    }
+
+    /// The actions about which they say something else than the policy in the end.
+    fn open(&self, policy: &Policy) -> ActionSet {
+        let says_otherwise = |action: &u8| {
+            let end = policy.end(*action);
+            let otherwise =
+                |rule: &(Effect, ActionSet, Pattern)| rule.1.has(*action) && rule.0 != end;
+            self.rules.iter().any(otherwise) || self.no_match.effect().is_some_and(|e| e != end)
+        };
+        ActionSet::of_indices((0..ActionSet::COUNT).filter(says_otherwise))
     }
 
     fn decide(&self, action: Action, topic: &str) -> Option<Effect> {

@@ -14,6 +14,7 @@ use ringmain_mqtt::topic::Levels;
 use crate::hash::hash;
 use crate::pattern::Pattern;
 use crate::policy::Line;
+use crate::subject::ActionSet;
 
 /// Up to so many topics are compared one by one: measured in docs/adr/0022-acl-compiled.md.
 const LINEAR_MAX: usize = 12;
@@ -26,6 +27,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct Index {
     ids: Box<[u32]>,
     tree: Option<Box<Tree>>,
+    /// Actions about which some line says something else than the policy in the end.
+    pub(crate) open: ActionSet,
 }
 
 impl Index {
@@ -33,7 +36,7 @@ impl Index {
     pub(crate) fn new(lines: &[Line], ids: Vec<u32>) -> Self {
         debug_assert!(ids.is_sorted());
         let tree = (ids.len() > LINEAR_MAX).then(|| Box::new(Tree::new(lines, &ids)));
-        Self { ids: ids.into(), tree }
+        Self { ids: ids.into(), tree, open: ActionSet::NONE }
     }
 
     /// The first line below `before` that is about action `what` and matches `name`, else `before`.
@@ -48,6 +51,11 @@ impl Index {
     /// The same for the filter of a subscribe.
     pub(crate) fn first_filter(&self, lines: &[Line], what: u8, asked: &str, before: u32) -> u32 {
         first(&self.ids, lines, what, before, |pattern| pattern.matches_filter(asked))
+    }
+
+    /// Its lines, ascending.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> + Clone {
+        self.ids.iter().copied()
     }
 
     /// How many topics it has.

@@ -61,6 +61,11 @@ impl Pattern {
         Self { text: text.into(), plain: plain as u16, kind, mode }
     }
 
+    /// Whether it matches every topic and every filter.
+    pub(crate) fn is_any(&self) -> bool {
+        self.kind == Kind::Any
+    }
+
     /// Whether a publish to `name` matches.
     #[inline]
     pub(crate) fn matches_name(&self, name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::index::Index;
+use crate::index::{Index, NONE};
 use crate::pattern::Pattern;
 use crate::rule::{Rule, Source};
 use crate::subject::{ActionSet, Effect};
@@ -52,6 +52,15 @@ pub struct Policy {
     pub(crate) common_templates: Box<[u32]>,
     /// Rules that some clients do not meet.
     pub(crate) conditional: Box<[Conditional]>,
+    /// What is decided of each action when nothing before says otherwise.
+    ends: [End; ActionSet::COUNT as usize],
+}
+
+/// The last word about an action: a line for everybody and every topic, or what holds when no rule matches.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    line: u32,
+    effect: Effect,
 }
 
 /// One topic of one rule.
@@ -116,8 +125,18 @@ impl Policy {
                 });
             }
         }
+        let ends = std::array::from_fn(|action| {
+            let ends = |id: &&u32| {
+                let line: &Line = &lines[**id as usize];
+                line.actions.has(action as u8) && line.pattern.as_ref().is_some_and(Pattern::is_any)
+            };
+            match common.iter().find(ends) {
+                Some(&line) => End { line, effect: lines[line as usize].effect },
+                None => End { line: NONE, effect: settings.no_match },
+            }
+        });
         let common = Index::new(&lines, common);
-        Arc::new(Self {
+        let mut policy = Self {
             epoch,
             settings,
             sources,
@@ -125,7 +144,28 @@ impl Policy {
             common,
             common_templates: common_templates.into(),
             conditional: conditional.into(),
-        })
+            ends,
+        };
+        policy.common.open = policy.open(policy.common.ids());
+        Arc::new(policy)
+    }
+
+    /// What is decided of an action about which nothing says otherwise.
+    #[inline]
+    pub(crate) fn end(&self, action: u8) -> Effect {
+        self.ends[usize::from(action)].effect
+    }
+
+    /// The actions about which some of these lines say something else than their end.
+    pub(crate) fn open(&self, ids: impl Iterator<Item = u32> + Clone) -> ActionSet {
+        ActionSet::of_indices((0..ActionSet::COUNT).filter(|&action| {
+            let End { line: end, effect } = self.ends[usize::from(action)];
+            let mut ids = ids.clone();
+            ids.any(|id| {
+                let line = &self.lines[id as usize];
+                id < end && line.actions.has(action) && line.effect != effect
+            })
+        }))
     }
 
     /// Which policy this is.

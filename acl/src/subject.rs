@@ -85,7 +85,7 @@ impl Action {
 
 /// Actions by verb, QoS and retain, a bit each: publish QoS 0, the same retained, QoS 1, …, then
 /// subscribe QoS 0, 1, 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ActionSet(u16);
 
 impl ActionSet {
@@ -109,6 +109,19 @@ impl ActionSet {
             }
         }
         Self(bits)
+    }
+
+    /// None of them.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The actions of these indices.
+    pub(crate) fn of_indices(indices: impl Iterator<Item = u8>) -> Self {
+        Self(indices.fold(0, |bits, index| bits | 1 << index))
+    }
+
+    /// Those of both.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether it holds the action of this index.

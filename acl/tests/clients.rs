@@ -191,10 +191,11 @@ fn clients_that_differ_in_nothing_share_what_is_known_of_them() {
     assert_eq!(gate.decide(&two, PUBLISH, "a"), Decision::Allow);
     assert_eq!(gate.decide(&other, PUBLISH, "a"), Decision::Deny);
     let stats = gate.cache_stats();
-    assert_eq!((stats.hits, stats.misses), (1, 2), "the second found what the first asked");
+    // Of the third nothing can be allowed: no topic is looked at.
+    assert_eq!((stats.hits, stats.misses), (1, 1), "the second found what the first asked");
     gate.clear_cache();
     assert_eq!(gate.decide(&one, PUBLISH, "a"), Decision::Allow);
-    assert_eq!(gate.cache_stats().misses, 3);
+    assert_eq!(gate.cache_stats().misses, 2);
     let rules = ClientRules::new(&[], NoMatch::Next).unwrap();
     assert!(!gate.client(&joe("4"), Some(&rules)).shares_with(&one));
 }

@@ -45,6 +45,8 @@ pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
         limits: limit_config(limits),
         overload: overload_config(overload),
         sys: sys_config(sys),
+        // There is no place for rules in the configuration yet.
+        policy: engine::EngineConfig::default().policy,
     }
 }
 

@@ -14,7 +14,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-auth", &["ringmain-mqtt"]),
-    ("ringmain-shards", &["ringmain-mqtt"]),
+    ("ringmain-shards", &["ringmain-acl", "ringmain-mqtt"]),
     ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (

@@ -68,6 +68,10 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         "Filters of shared groups that were refused, as too many answers of other shards were awaited.",
     ),
     ("packets/subscribe/auth_error", "Filters of SUBSCRIBE packets that were not authorised."),
+    (
+        "subscriptions/revoked",
+        "Subscriptions that ended since the rules do not allow them any more.",
+    ),
     ("packets/unsubscribe/error", "Filters of UNSUBSCRIBE packets that were refused."),
     ("messages/received", "Messages received, of any QoS."),
     ("messages/sent", "Messages sent, of any QoS."),

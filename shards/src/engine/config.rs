@@ -1,7 +1,9 @@
 //! Settings of the engine: parsed and checked by whoever starts it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ringmain_acl::{Effect, Policy, Settings};
 use ringmain_mqtt::QoS;
 
 /// Everything the engine can be told. Immutable; replaced as a whole between turns.
@@ -27,6 +29,8 @@ pub struct EngineConfig {
     pub overload: OverloadConfig,
     /// `$SYS`.
     pub sys: SysConfig,
+    /// What clients may do. (AZ01)
+    pub policy: Arc<Policy>,
 }
 
 /// What the engine knows of a listener.
@@ -451,6 +455,8 @@ impl Default for EngineConfig {
                 v4_dots: false,
                 faq_singular: false,
             },
+            // No rules: everybody may do everything.
+            policy: Policy::compile(0, Vec::new(), Settings::new(Effect::Allow)),
         }
     }
 }

@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ringmain_mqtt::Version;
 
+use super::access::Known;
 use super::ids::{ConnId, Peer};
 use super::wheel::TimerId;
 
@@ -55,6 +56,8 @@ pub(crate) struct Conn {
     pub(crate) session: u32,
     pub(crate) state: State,
     pub(crate) version: Version,
+    /// What the rules say about it, if it shares that with others; 0: it does not, or has sent no CONNECT.
+    pub(crate) view: u8,
     /// Of the settings that its CONNACK told it, see `Core::told`.
     pub(crate) epoch: u8,
     pub(crate) flags: u16,
@@ -90,6 +93,7 @@ pub(crate) struct Rare {
     /// Bytes of a packet that is not complete.
     partial: Option<Box<Vec<u8>>>,
     aliases: Option<Box<Aliases>>,
+    known: Option<Box<Known>>,
     congested_ms: u32,
 }
 
@@ -115,6 +119,7 @@ impl Conn {
             session: super::slab::NONE,
             state: State::Fresh,
             version: Version::V311,
+            view: 0,
             epoch: 0,
             flags: 0,
             listener: peer.listener,
@@ -146,7 +151,7 @@ impl Conn {
     pub(crate) fn take_partial(&mut self) -> Option<Box<Vec<u8>>> {
         let rare = self.rare.as_mut()?;
         let partial = rare.partial.take();
-        if rare.aliases.is_none() && self.flags & flag::CONGESTED == 0 {
+        if rare.aliases.is_none() && rare.known.is_none() && self.flags & flag::CONGESTED == 0 {
             self.rare = None;
         }
         partial
@@ -154,6 +159,21 @@ impl Conn {
 
     pub(crate) fn set_partial(&mut self, bytes: Box<Vec<u8>>) {
         self.rare.get_or_insert_default().partial = Some(bytes);
+    }
+
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.rare.as_ref()?.known.as_deref()
+    }
+
+    pub(crate) fn take_known(&mut self) -> Option<Box<Known>> {
+        self.rare.as_mut()?.known.take()
+    }
+
+    pub(crate) fn set_known(&mut self, known: Option<Box<Known>>) {
+        match known {
+            Some(known) => self.rare.get_or_insert_default().known = Some(known),
+            None => drop(self.take_known()),
+        }
     }
 
     pub(crate) fn aliases(&self) -> Option<&Aliases> {
@@ -231,6 +251,11 @@ impl ConnTable {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// All indices in use are below it.
+    pub(crate) fn capacity(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
     }
 
     /// Bytes of the table; what connections hold apart is not among them.

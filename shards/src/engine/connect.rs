@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use ringmain_acl::{Action, ClientPolicy};
 use ringmain_mqtt::topic::TopicName;
 use ringmain_mqtt::{
     ClientIdRules, ConnAck, Connect, ConnectVersion, DecodeError, Disconnect, Header, Packet,
@@ -10,6 +11,7 @@ use ringmain_mqtt::{
     header, refusal_version,
 };
 
+use super::access::Known;
 use super::config::{KeepAliveV3Policy, MqttConfig};
 use super::conn::{Conn, State, flag};
 use super::core::{After, Core, TimerKey, TimerKind};
@@ -193,6 +195,15 @@ impl Shard {
         };
         let minted = client_id.is_empty().then(|| self.mint_client_id());
         let name = minted.as_deref().unwrap_or(client_id);
+        let Some(policy) = self.core.policy_for(ci, name, c.username) else { return };
+        if let Some(will) = &c.will {
+            let action = Action::Publish { qos: will.qos, retain: will.retain };
+            if !self.core.allows(&policy, action, will.topic) {
+                let text = "not authorised to publish the will"; // AZ07
+                let refused = Refused { reason: ReasonCode::NOT_AUTHORIZED, text };
+                return self.refuse_connect(ci, refused, fx);
+            }
+        }
         let hash = self.core.client_hash(name);
         let known = self.core.find_session(name, hash).is_some();
         if !known && !self.core.node.take_session(cfg.limits.max_sessions) {
@@ -203,8 +214,9 @@ impl Shard {
                 fx,
             );
         }
-        let (si, session_present) = self.open_session(name, hash, c, mqtt, fx);
+        let (si, session_present) = self.open_session(name, hash, c, &policy, mqtt, fx);
         self.attach(ci, si, c, keep_alive_s, mqtt);
+        self.core.hold_to(ci, policy, c.username);
         self.write_connack(ci, si, c, session_present, minted.as_deref(), keep_alive_s, mqtt, fx);
         fx.ops.push(Op::Established { conn: id });
         if keep_alive_s == 0 {
@@ -220,6 +232,9 @@ impl Shard {
         });
         let generation = self.core.sessions.generation(si);
         self.core.after.push(After::MemberStatus { session: si, generation });
+        if session_present {
+            self.revoke(si, fx); // [S-06]
+        }
         self.core.pump(si, fx);
     }
 
@@ -314,6 +329,7 @@ impl Shard {
         client_id: &str,
         hash: u64,
         c: &Connect<'_>,
+        policy: &ClientPolicy,
         cfg: &MqttConfig,
         fx: &mut Effects,
     ) -> (u32, bool) {
@@ -330,7 +346,7 @@ impl Shard {
                 self.core.node.take_session(0); // in its place
             } else {
                 self.core.counters.session_resumed += 1;
-                self.renew(si, c, cfg);
+                self.renew(si, c, policy, cfg);
                 return (si, true);
             }
         }
@@ -339,7 +355,7 @@ impl Shard {
         let si = self.core.sessions.insert(session);
         let Core { registry, sessions, .. } = &mut self.core;
         registry.insert_unique(hash, si, |ix| sessions[*ix].client_hash);
-        self.renew(si, c, cfg);
+        self.renew(si, c, policy, cfg);
         (si, false)
     }
 
@@ -366,7 +382,7 @@ impl Shard {
     }
 
     /// Settings of the new connection.
-    fn renew(&mut self, si: u32, c: &Connect<'_>, cfg: &MqttConfig) {
+    fn renew(&mut self, si: u32, c: &Connect<'_>, policy: &ClientPolicy, cfg: &MqttConfig) {
         let requested = match c.version {
             Version::V5 => c.props.session_expiry_s.unwrap_or(0),
             _ if c.clean_start => 0,
@@ -406,7 +422,11 @@ impl Shard {
                 owned: None,
                 backing: None,
             };
-            WillMessage { msg: out.own(), delay_s: w.delay_s.unwrap_or(0) }
+            WillMessage {
+                msg: out.own(),
+                delay_s: w.delay_s.unwrap_or(0),
+                owner: Known::new(policy, c.username),
+            }
         }));
     }
 
@@ -517,7 +537,7 @@ impl Shard {
     /// [S-16] [MQTT-3.1.2-23]
     pub(crate) fn end_session(&mut self, si: u32, discarded: bool, fx: &mut Effects) {
         if let Some(will) = self.core.sessions[si].take_will() {
-            self.core.after.push(After::Will(will.msg)); // [S-04]
+            self.core.send_will(si, will); // [S-04]
         }
         let ci = self.core.sessions[si].conn;
         if ci != NONE {

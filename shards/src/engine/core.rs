@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use ringmain_mqtt::{Disconnect, ReasonCode, UserProps, Version, encode};
 
+use super::access::Access;
 use super::config::{EngineConfig, MqttConfig};
 use super::conn::{ConnTable, State, flag};
 use super::counters::Counters;
@@ -65,11 +66,13 @@ pub(crate) enum TimerKind {
     Retained,
     Admission,
     Lag,
+    /// The rules have changed.
+    Access,
 }
 
 impl TimerKind {
     /// By their numbers.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Conn,
         Self::Session,
         Self::SysInterval,
@@ -77,6 +80,7 @@ impl TimerKind {
         Self::Retained,
         Self::Admission,
         Self::Lag,
+        Self::Access,
     ];
 }
 
@@ -113,6 +117,7 @@ pub(crate) struct Core {
     epoch: u8,
     pub(crate) node: Arc<NodeShared>,
     pub(crate) conns: ConnTable,
+    pub(crate) access: Access,
     pub(crate) sessions: Slab<Session>,
     pub(crate) registry: HashTable<u32>,
     pub(crate) memberships: Slab<Membership>,
@@ -168,6 +173,7 @@ impl Core {
         Self {
             id,
             conns: ConnTable::default(),
+            access: Access::new(Arc::clone(&cfg.policy)),
             sessions: Slab::default(),
             registry: HashTable::new(),
             memberships: Slab::default(),
@@ -201,6 +207,7 @@ impl Core {
     pub(crate) fn set_config(&mut self, cfg: Arc<EngineConfig>) {
         // After 256 changes the oldest connections are held to newer words than they were told.
         self.epoch = self.epoch.wrapping_add(1);
+        self.set_policy(&cfg.policy);
         match self.told.get_mut(usize::from(self.epoch)) {
             Some(old) => *old = Arc::clone(&cfg),
             None => self.told.push(Arc::clone(&cfg)),
@@ -508,9 +515,9 @@ impl Core {
         if delay_s == Some(0)
             && let Some(will) = s.take_will()
         {
-            self.after.push(After::Will(will.msg));
+            self.send_will(si, will);
         }
-        if s.expiry_s == 0 {
+        if self.sessions[si].expiry_s == 0 {
             self.after.push(After::EndSession { session: si, generation });
             return;
         }

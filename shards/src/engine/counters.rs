@@ -118,6 +118,8 @@ counters! {
     subscribe_waiting_exceeded => "packets/subscribe/waiting_exceeded",
     /// Filters not authorised.
     subscribe_auth_error => "packets/subscribe/auth_error",
+    /// Subscriptions ended since the rules do not allow them any more.
+    subscriptions_revoked => "subscriptions/revoked",
     /// SUBACK packets.
     suback_sent => "packets/suback/sent",
     /// UNSUBSCRIBE packets.

@@ -1,5 +1,6 @@
 //! The sans-io engine: one plain struct per shard, driven by the reactor or by the simulator.
 
+mod access;
 pub mod admission;
 pub mod config;
 mod conn;

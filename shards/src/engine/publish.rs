@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringmain_acl::Action;
 use ringmain_mqtt::topic::TopicName;
 use ringmain_mqtt::{PacketId, PacketType, Publish, QoS, ReasonCode, Version};
 
@@ -120,7 +121,9 @@ impl Shard {
                 refuse(ReasonCode::PACKET_IDENTIFIER_IN_USE, "a QoS 2 publish has the id");
             return self.on_refused(ci, p, refusal, fx);
         }
-        if let Err(refusal) = self.check_publish(ci, topic, p) {
+        if let Err(refusal) =
+            self.check_publish(ci, topic, p).and_then(|()| self.authorise(ci, topic, p))
+        {
             return self.on_refused(ci, p, refusal, fx);
         }
         if fx.observe.is_following() {
@@ -346,6 +349,15 @@ impl Shard {
             return Err(refuse(code, "the payload is not UTF-8"));
         }
         Ok(())
+    }
+
+    /// Asks the rules; the topic counts that an alias stands for. (AZ01) [S-29]
+    fn authorise(&mut self, ci: u32, topic: &str, p: &Publish<'_>) -> Result<(), Refusal> {
+        let action = Action::Publish { qos: p.qos, retain: p.retain };
+        if self.core.may(ci, action, topic) {
+            return Ok(());
+        }
+        Err(refuse(ReasonCode::NOT_AUTHORIZED, "not authorised to publish to this topic"))
     }
 
     fn on_refused(&mut self, ci: u32, p: &Publish<'_>, r: Refusal, fx: &mut Effects) {

@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 use ringmain_mqtt::QoS;
 use smallvec::SmallVec;
 
+use super::access::Known;
 use super::config::{MqttConfig, QueueDropPolicy};
 use super::message::Message;
 use super::slab::NONE;
@@ -177,6 +178,8 @@ impl Session {
 pub(crate) struct WillMessage {
     pub(crate) msg: Arc<Message>,
     pub(crate) delay_s: u32,
+    /// Whose it is, to the rules: they are asked again when it goes out. [S-19]
+    pub(crate) owner: Known,
 }
 
 /// Subscription identifiers of a copy.

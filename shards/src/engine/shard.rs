@@ -380,7 +380,7 @@ impl Shard {
             .collect();
         for si in delayed {
             if let Some(will) = self.core.sessions[si].take_will() {
-                self.core.after.push(After::Will(will.msg));
+                self.core.send_will(si, will);
             }
         }
     }
@@ -390,16 +390,9 @@ impl Shard {
         let subscriptions = s
             .subs
             .iter()
-            .map(|sub| match (sub.as_member(), sub.as_filter()) {
-                (Some(m), _) => {
-                    let m = &self.core.memberships[m];
-                    (m.name.to_string(), m.opts.qos_level())
-                }
-                (None, filter) => {
-                    let id = super::subs::FilterId(filter.unwrap_or(NONE));
-                    let qos = self.subs.get(id, si).map_or(0, |s| s.opts.qos_level());
-                    (self.subs.filter_str(id).to_owned(), qos)
-                }
+            .map(|sub| {
+                let (text, qos) = self.subscription(si, *sub);
+                (text, qos as u8)
             })
             .collect();
         SessionInfo {
@@ -434,6 +427,7 @@ impl Shard {
                     }
                 }
                 TimerKind::Lag => self.core.on_lag_timer(fx),
+                TimerKind::Access => self.on_access_timer(fx),
             }
         }
         self.due = due;
@@ -453,7 +447,7 @@ impl Shard {
         if (expired || will_due)
             && let Some(will) = s.take_will()
         {
-            self.core.after.push(After::Will(will.msg)); // [S-16]
+            self.core.send_will(si, will); // [S-16]
         }
         if expired {
             self.end_session(si, false, fx);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use ringmain_acl::Action;
 use ringmain_mqtt::subscription::{Kind, Parsed, parse_subscription};
 use ringmain_mqtt::{
     PacketId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, encode,
 };
 
+use super::config::DenyAction;
 use super::core::{Core, Membership};
 use super::effects::{CloseHow, Effects};
 use super::hash::hash64;
@@ -120,9 +122,22 @@ impl Shard {
         }
         let ticket = self.open_pending(id, s.packet_id, si, false);
         let waits = self.pending_sub_ticket(ticket);
+        let mut denied = false;
         for (text, opts) in s.filters.iter() {
             let code = match parse_subscription(text, mqtt.max_topic_levels) {
                 Err(_) => Err(ReasonCode::TOPIC_FILTER_INVALID), // [S-52]
+                // The filter within `$share/…` and its kin counts. (AZ07)
+                Ok(parsed)
+                    if !self.core.may(
+                        ci,
+                        Action::Subscribe { qos: opts.qos },
+                        parsed.filter.as_str(),
+                    ) =>
+                {
+                    denied = true;
+                    self.core.counters.subscribe_auth_error += 1;
+                    Err(ReasonCode::NOT_AUTHORIZED)
+                }
                 Ok(parsed) => {
                     let sub_id = s.subscription_id.unwrap_or(0);
                     self.subscribe_one(si, text, &parsed, opts, sub_id, waits, v5, fx)
@@ -141,6 +156,11 @@ impl Shard {
         }
         self.pending_subs.slab[ticket].open -= 1;
         self.finish_sub(ticket, fx);
+        if denied && mqtt.deny_action == DenyAction::Disconnect {
+            let text = Some("a subscription is not authorised"); // AZ04
+            let code = Some(ReasonCode::NOT_AUTHORIZED);
+            self.core.close_with(ci, code, text, CloseHow::Flush, fx);
+        }
     }
 
     /// One filter: the granted QoS, or why not.
@@ -580,14 +600,7 @@ impl Shard {
                 return ReasonCode::NO_SUBSCRIPTION_EXISTED; // an exclusive one, with its prefix
             };
             subs.swap_remove(at);
-            self.release_replays_of(si, id, fx);
-            if let Some(member) = self.exclusive_of(si, id) {
-                // The entry stays, as the exclusive subscription wants it.
-                let m = &self.core.memberships[member];
-                self.subs.subscribe(text, si, m.opts, m.sub_id);
-            } else {
-                self.unsubscribe_plain(si, id);
-            }
+            self.end_plain(si, id, fx);
             return ReasonCode::SUCCESS;
         }
         let Some(member) = self.membership(si, text) else {
@@ -604,6 +617,20 @@ impl Shard {
         }
         self.leave(member, waits, false, fx);
         ReasonCode::SUCCESS
+    }
+
+    /// A plain subscription that its session does not have any more.
+    pub(crate) fn end_plain(&mut self, si: u32, id: FilterId, fx: &mut Effects) {
+        self.release_replays_of(si, id, fx);
+        if let Some(member) = self.exclusive_of(si, id) {
+            // The entry stays, as the exclusive subscription wants it.
+            let m = &self.core.memberships[member];
+            let (opts, sub_id) = (m.opts, m.sub_id);
+            let text = self.subs.filter_str(id).to_owned();
+            self.subs.subscribe(&text, si, opts, sub_id);
+        } else {
+            self.unsubscribe_plain(si, id);
+        }
     }
 
     /// A session leaves a group or an exclusive filter. What it has not sent goes back to the group;

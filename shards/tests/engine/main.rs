@@ -2,6 +2,7 @@
 //! packet by packet with a clock that stands still unless told otherwise.
 #![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
+mod access;
 mod connect;
 mod delivery;
 mod limits;

@@ -311,6 +311,13 @@ impl Node {
         codes[0]
     }
 
+    /// SUBSCRIBE to several filters with QoS 1; returns the codes of the SUBACK, which must come first.
+    pub(crate) fn subscribe_all(&mut self, c: C, filters: &[&str]) -> Vec<u8> {
+        let filters: Vec<_> = filters.iter().map(|filter| (*filter, sub_opts(1))).collect();
+        self.subscribe(c, &filters, None);
+        self.recv(c).codes()
+    }
+
     /// UNSUBSCRIBE of one filter; returns the code of the UNSUBACK (0 in MQTT 3).
     pub(crate) fn unsub(&mut self, c: C, filter: &str) -> u8 {
         let packet_id = self.next_id(c);
