@@ -10,6 +10,7 @@ use super::config::{DenyAction, EngineConfig};
 use super::conn::{Conn, State};
 use super::core::{After, Core, TimerKey, TimerKind};
 use super::effects::{CloseHow, Effects};
+use super::ids::Peer;
 use super::session::{SubRef, WillMessage};
 use super::shard::Shard;
 use super::slab::NONE;
@@ -100,13 +101,20 @@ impl Access {
 /// What the rules are asked with.
 fn subject<'a>(
     cfg: &'a EngineConfig,
-    listener: u16,
-    peer: core::net::IpAddr,
+    conn: &'a Conn,
     client_id: &'a str,
     username: Option<&'a str>,
 ) -> Subject<'a> {
-    let listener = cfg.listeners.get(usize::from(listener)).map_or("", |l| &*l.name);
-    Subject { client_id, username, peer: Some(peer), listener, ..Subject::default() }
+    let Peer { addr, listener } = conn.peer();
+    let certificate = conn.introduction().and_then(|i| i.certificate.as_deref());
+    Subject {
+        client_id,
+        username,
+        peer: Some(addr.ip()),
+        listener: cfg.listeners.get(usize::from(listener)).map_or("", |l| &*l.name),
+        cert_common_name: certificate.and_then(|c| c.common_name.as_deref()),
+        ..Subject::default()
+    }
 }
 
 impl Core {
@@ -118,8 +126,7 @@ impl Core {
         username: Option<&str>,
     ) -> Option<ClientPolicy> {
         let conn = self.conns.get(ci)?;
-        let peer = conn.peer();
-        let subject = subject(&self.cfg, peer.listener, peer.addr.ip(), client_id, username);
+        let subject = subject(&self.cfg, conn, client_id, username);
         Some(self.access.gate.client(&subject, None))
     }
 
@@ -168,10 +175,9 @@ impl Core {
     fn renew_access(&mut self, ci: u32) {
         let Some(conn) = self.conns.get_mut(ci) else { return };
         let Some(session) = self.sessions.get(conn.session) else { return };
-        let (known, peer) = (conn.take_known(), conn.peer());
+        let known = conn.take_known();
         let username = known.as_ref().and_then(|known| known.username.as_deref());
-        let subject =
-            subject(&self.cfg, peer.listener, peer.addr.ip(), &session.client_id, username);
+        let subject = subject(&self.cfg, conn, &session.client_id, username);
         let policy = self.access.gate.client(&subject, None);
         self.hold_to(ci, policy, username);
     }

@@ -116,6 +116,26 @@ impl Admission {
         if at_us <= now_us { Verdict::Admit } else { Verdict::Wait(at_us.div_ceil(1000)) }
     }
 
+    /// A connection comes from elsewhere than it seemed. False: too many come from there; it stays counted
+    /// where it was.
+    pub fn moves(
+        &self,
+        cfg: &EngineConfig,
+        listener: u16,
+        from: IpAddr,
+        to: IpAddr,
+        now_us: u64,
+    ) -> bool {
+        let Some(l) = cfg.listeners.get(usize::from(listener)) else { return false };
+        let (Some(old), Some(new)) = (self.slot(from), self.slot(to)) else { return false };
+        let may = conforms_now(&new.next_us, l.max_connection_rate_per_ip_per_s, now_us)
+            && take(&new.connections, l.max_connections_per_ip);
+        if may {
+            old.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        may
+    }
+
     /// The connection is gone.
     pub fn leave(&self, listener: u16, ip: IpAddr) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
@@ -226,6 +246,22 @@ mod tests {
             assert_eq!(admission.connections(), at_once);
             assert!((50..=51).contains(&admitted(6_000_000)));
         }
+    }
+
+    #[test]
+    fn who_comes_by_way_of_a_proxy_is_counted_where_it_comes_from() {
+        // T12, T15
+        let cfg = config(ListenerConfig { max_connections_per_ip: 1, ..Default::default() });
+        let admission = Admission::new(&cfg);
+        let clients = [1, 2].map(|n| IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, n)));
+        for client in clients {
+            assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+            assert!(admission.moves(&cfg, 0, IP, client, 0));
+        }
+        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+        assert!(!admission.moves(&cfg, 0, IP, clients[0], 0), "one from there is all");
+        admission.leave(0, clients[0]);
+        assert!(admission.moves(&cfg, 0, IP, clients[0], 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use ringmain_mqtt::Version;
 
 use super::access::Known;
 use super::ids::{ConnId, Peer};
+use super::introduction::Introduction;
 use super::wheel::TimerId;
 
 /// Where a connection is in its life.
@@ -94,6 +95,7 @@ pub(crate) struct Rare {
     partial: Option<Box<Vec<u8>>>,
     aliases: Option<Box<Aliases>>,
     known: Option<Box<Known>>,
+    introduction: Option<Box<Introduction>>,
     congested_ms: u32,
 }
 
@@ -110,11 +112,7 @@ pub(crate) struct Aliases {
 
 impl Conn {
     pub(crate) fn new(id: ConnId, peer: Peer, now_ms: u64) -> Self {
-        let ip = match peer.addr.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        Self {
+        let mut conn = Self {
             generation: id.generation,
             session: super::slab::NONE,
             state: State::Fresh,
@@ -123,8 +121,8 @@ impl Conn {
             epoch: 0,
             flags: 0,
             listener: peer.listener,
-            port: peer.addr.port(),
-            ip: ip.octets(),
+            port: 0,
+            ip: [0; 16],
             keep_alive_s: 0,
             receive_max: u16::MAX,
             received_open: 0,
@@ -134,7 +132,17 @@ impl Conn {
             opened_ms: now_ms as u32,
             timer: None,
             rare: None,
-        }
+        };
+        conn.set_addr(peer.addr);
+        conn
+    }
+
+    pub(crate) fn set_addr(&mut self, addr: SocketAddr) {
+        let ip = match addr.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        (self.ip, self.port) = (ip.octets(), addr.port());
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -151,7 +159,12 @@ impl Conn {
     pub(crate) fn take_partial(&mut self) -> Option<Box<Vec<u8>>> {
         let rare = self.rare.as_mut()?;
         let partial = rare.partial.take();
-        if rare.aliases.is_none() && rare.known.is_none() && self.flags & flag::CONGESTED == 0 {
+        let Rare { partial: _, aliases: None, known: None, introduction: None, congested_ms: _ } =
+            **rare
+        else {
+            return partial;
+        };
+        if self.flags & flag::CONGESTED == 0 {
             self.rare = None;
         }
         partial
@@ -174,6 +187,21 @@ impl Conn {
             Some(known) => self.rare.get_or_insert_default().known = Some(known),
             None => drop(self.take_known()),
         }
+    }
+
+    /// What its transport said about it.
+    pub(crate) fn introduction(&self) -> Option<&Introduction> {
+        self.rare.as_ref()?.introduction.as_deref()
+    }
+
+    /// Keeps it.
+    pub(crate) fn introduce(&mut self, introduction: Box<Introduction>) {
+        self.rare.get_or_insert_default().introduction = Some(introduction);
+    }
+
+    /// It leaves with the connection.
+    pub(crate) fn take_introduction(&mut self) -> Option<Box<Introduction>> {
+        self.rare.as_mut()?.introduction.take()
     }
 
     pub(crate) fn aliases(&self) -> Option<&Aliases> {

@@ -92,7 +92,8 @@ impl Shard {
         self.core.counters.packets_received -= 1; // its home counts the CONNECT (Y05)
         let ago_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
         let opened_ms = self.core.now_ms.saturating_sub(u64::from(ago_ms));
-        let parcel = Box::new(Parcel { peer: conn.peer(), bytes, opened_ms });
+        let introduction = conn.take_introduction();
+        let parcel = Box::new(Parcel { peer: conn.peer(), introduction, bytes, opened_ms });
         fx.ops.push(Op::Handover { conn: id, to, parcel });
     }
 
@@ -101,6 +102,9 @@ impl Shard {
         let mut conn = Conn::new(id, parcel.peer, self.core.now_ms);
         conn.flags |= flag::ADMITTED;
         conn.opened_ms = parcel.opened_ms as u32;
+        if let Some(introduction) = parcel.introduction {
+            conn.introduce(introduction);
+        }
         self.core.conns.insert(id, conn);
         if self.core.draining && self.core.mqtt(parcel.peer.listener).server_reference.is_empty() {
             self.core.close(id.index, None, CloseHow::Flush, fx);

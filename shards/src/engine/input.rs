@@ -1,6 +1,7 @@
 //! What happens to a shard.
 
 use super::ids::{ConnId, Peer, ShardId};
+use super::introduction::Introduction;
 use super::mail::{Mail, Parcel};
 use crate::boundary::Control;
 
@@ -14,6 +15,14 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Its remote end.
         peer: Peer,
+    },
+    /// Who the other end is, by its transport: at most once in the life of a connection, after `Open` and before
+    /// its first `Data`.
+    Introduced {
+        /// The connection.
+        conn: ConnId,
+        /// What was said.
+        introduction: Box<Introduction>,
     },
     /// A connection that another shard accepted has moved here, with all that was read from it.
     /// The driver reads on unless told otherwise.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::config::Strategy;
 use super::counters::{Counters, Gauges};
 use super::ids::{Peer, ShardId};
+use super::introduction::Introduction;
 use super::message::Message;
 use super::packed::Span;
 use super::retained::RetainedCursor;
@@ -191,6 +192,8 @@ pub struct GroupDone {
 pub struct Parcel {
     /// Where it comes from.
     pub peer: Peer,
+    /// What its transport said about it.
+    pub introduction: Option<Box<Introduction>>,
     /// All bytes read so far: the CONNECT packet and what followed it.
     pub bytes: Vec<u8>,
     /// When it was accepted, in [`Now::mono_ms`](super::ids::Now::mono_ms).

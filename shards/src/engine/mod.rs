@@ -13,6 +13,7 @@ pub mod hash;
 mod held;
 pub mod ids;
 pub mod input;
+pub mod introduction;
 pub mod mail;
 pub mod message;
 pub mod node;

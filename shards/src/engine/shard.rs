@@ -8,8 +8,9 @@ use super::conn::{Conn, State, flag};
 use super::core::{After, Core, TimerKey, TimerKind, conn_session};
 use super::counters::{Counters, Gauges};
 use super::effects::{CloseHow, Effects, Op};
-use super::ids::{ConnId, Now, ShardId};
+use super::ids::{ConnId, Now, Peer, ShardId};
 use super::input::{CloseCause, Input};
+use super::introduction::Introduction;
 use super::mail::{Mail, Ticket};
 use super::message::Outgoing;
 use super::node::NodeShared;
@@ -163,6 +164,25 @@ impl Shard {
                 self.pause_accept(peer.listener, until_ms, fx);
             }
         }
+    }
+
+    /// Its transport says who it is. (T12)
+    fn on_introduced(&mut self, id: ConnId, introduction: Box<Introduction>, fx: &mut Effects) {
+        let core = &mut self.core;
+        let now_us = core.now_ms * 1000;
+        let Some(conn) = core.conns.checked(id).filter(|c| c.state == State::Fresh) else { return };
+        if let Some(addr) = introduction.addr {
+            let Peer { addr: seemed, listener } = conn.peer();
+            let (from, to) = (seemed.ip(), addr.ip());
+            if conn.has(flag::ADMITTED)
+                && !core.node.admission.moves(&core.cfg, listener, from, to, now_us)
+            {
+                core.counters.connections_refused += 1;
+                return core.close(id.index, None, CloseHow::Abort, fx);
+            }
+            conn.set_addr(addr);
+        }
+        conn.introduce(introduction);
     }
 
     /// Leaves further connections in the kernel's backlog until the booked ones were admitted. (T15)
@@ -569,6 +589,7 @@ impl Machine for Shard {
         }
         match input {
             Input::Open { conn, peer } => self.on_open(conn, peer, fx),
+            Input::Introduced { conn, introduction } => self.on_introduced(conn, introduction, fx),
             Input::Arrived { conn, parcel } => self.on_arrived(conn, *parcel, fx),
             Input::Data { conn, bytes } => {
                 self.core.counters.bytes_received += bytes.len() as u64;

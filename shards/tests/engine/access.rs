@@ -6,6 +6,7 @@ use ringmain_acl::{Effect, Policy, Settings, Source};
 use ringmain_mqtt::{Connect, ConnectProps, Packet, ReasonCode, Will};
 use ringmain_shards::boundary::Control;
 use ringmain_shards::engine::config::{DenyAction, EngineConfig};
+use ringmain_shards::engine::introduction::{ClientCertificate, Introduction};
 
 use crate::support::*;
 
@@ -257,4 +258,55 @@ fn more_kinds_of_clients_than_there_are_numbers_are_told_apart() {
         n.pass_ms(500);
     }
     assert_eq!(n.counters().subscriptions_revoked, 0, "the same rules, written anew");
+}
+
+// T12, AZ01, S-05
+#[test]
+fn who_comes_by_way_of_a_proxy_is_known_by_its_own_address_on_every_shard() {
+    for shards in SHARDS {
+        let from_ten = "[[rule]]\neffect = \"allow\"\nwho = { ip = \"10.0.0.0/8\" }\n";
+        let mut n = node(shards, from_ten);
+        for shard in 0..shards {
+            let id = n.id_on(shard, "c");
+            let inside = n.dial_from("10.0.0.7:1234", &connect(V5, &id));
+            assert_eq!(n.recv(inside).code(), 0);
+            assert_eq!(n.put(inside, &publish("a", 1, "x")), 0x10, "allowed; nobody reads it");
+            let outside = n.join(V5, &n.id_on(shard, "d"));
+            assert_eq!(n.put(outside, &publish("a", 1, "x")), DENIED);
+        }
+    }
+}
+
+// T05, AZ03
+#[test]
+fn rules_know_the_common_name_of_a_certificate_on_every_shard() {
+    for shards in SHARDS {
+        let mut n = node(shards, &allow(r#""${cert_common_name}/#""#));
+        let certificate =
+            ClientCertificate { common_name: Some("m1".into()), ..Default::default() };
+        let said =
+            Introduction { certificate: Some(certificate.into()), ..Introduction::default() };
+        for shard in 0..shards {
+            let c = n.dial_as(&said, &connect(V5, &n.id_on(shard, "c")));
+            assert_eq!(n.recv(c).code(), 0);
+            assert_eq!(n.put(c, &publish("m1/a", 1, "x")), 0x10, "allowed; nobody reads it");
+            assert_eq!(n.put(c, &publish("m2/a", 1, "x")), DENIED);
+        }
+    }
+}
+
+// T15
+#[test]
+fn who_comes_by_way_of_a_proxy_counts_for_its_own_address() {
+    let mut n = Node::with(2, |cfg| cfg.listeners[0].max_connections_per_ip = 1);
+    let a = n.dial_from("10.0.0.7:1", &connect(V5, "a"));
+    assert_eq!(n.recv(a).code(), 0);
+    let b = n.dial_from("10.0.0.8:1", &connect(V5, "b"));
+    assert_eq!(n.recv(b).code(), 0);
+    let c = n.dial_from("10.0.0.7:2", &connect(V5, "c"));
+    assert_eq!(n.closed(c), None, "one from there is all");
+    n.drop_conn(a);
+    let d = n.dial_from("10.0.0.7:3", &connect(V5, "d"));
+    assert_eq!(n.recv(d).code(), 0);
+    assert_eq!(n.admitted(), 2);
 }

@@ -157,6 +157,7 @@ impl Echo {
                         addr: SocketAddr::from(([127, 0, 0, 1], 1)),
                         listener: 0,
                     },
+                    introduction: None,
                     bytes: rest.to_vec(),
                     opened_ms: 0,
                 };

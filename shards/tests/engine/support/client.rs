@@ -7,6 +7,7 @@ use ringmain_mqtt::{
     encode, header,
 };
 use ringmain_shards::engine::input::CloseCause;
+use ringmain_shards::engine::introduction::Introduction;
 
 use super::wire::Got;
 use super::{Node, V5};
@@ -157,6 +158,23 @@ impl Node {
         let mut bytes = Vec::new();
         c.encode(&mut bytes);
         self.dial_raw(c.version, &bytes)
+    }
+
+    /// Opens a connection that comes by way of a proxy, from elsewhere than it seems, and sends CONNECT.
+    pub(crate) fn dial_from(&mut self, addr: &str, c: &Connect<'_>) -> C {
+        let addr = Some(addr.parse().expect("an address"));
+        self.dial_as(&Introduction { addr, ..Introduction::default() }, c)
+    }
+
+    /// Opens a connection of which its transport says something, and sends CONNECT.
+    pub(crate) fn dial_as(&mut self, introduction: &Introduction, c: &Connect<'_>) -> C {
+        let wire = self.open();
+        self.introduce(wire, introduction);
+        self.clients.push(Client::on(wire, c.version));
+        let mut bytes = Vec::new();
+        c.encode(&mut bytes);
+        self.write(wire, &bytes);
+        self.clients.len() - 1
     }
 
     /// Opens a connection and sends bytes.

@@ -21,6 +21,7 @@ use ringmain_shards::engine::counters::{Counters, DriverCounts, Gauges};
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
+use ringmain_shards::engine::introduction::Introduction;
 use ringmain_shards::engine::mail::Parcel;
 use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::engine::packed::Batch;
@@ -207,6 +208,16 @@ impl Node {
         });
         self.run();
         wire
+    }
+
+    /// The transport of a connection says who it is.
+    pub(crate) fn introduce(&mut self, wire: usize, introduction: &Introduction) {
+        let Some((shard, conn)) = self.wires[wire].at else { return };
+        self.turn(shard, &mut |shard, now, fx| {
+            let introduction = Box::new(introduction.clone());
+            shard.handle(now, Input::Introduced { conn, introduction }, fx);
+        });
+        self.run();
     }
 
     fn place(&mut self, shard: usize, wire: usize) -> ConnId {
