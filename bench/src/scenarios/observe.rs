@@ -33,6 +33,9 @@ const NOTES: [&str; 6] = [
     "(follow.rs)",
 ];
 
+/// A shard that is busy for a small part of the time.
+const PACED: &str = "p2p paced";
+
 const SWITCHES: [&str; 2] = ["observe.enabled=true", "observe.enabled=false"];
 
 impl Scenario for Observe {
@@ -61,7 +64,7 @@ impl Scenario for Observe {
             Case::command("p2p w1", "pair -c 500 -s 42 -q 0 -F 1"),
             Case::command("p2p w16", "pair -c 500 -s 42 -q 0 -F 16"),
             Case::command("p2p q1 w16", "pair -c 500 -s 42 -q 1 -F 16"),
-            Case::command("p2p paced", "pair -c 96 -s 42 -q 0 -I 20"),
+            Case::command(PACED, "pair -c 96 -s 42 -q 0 -I 20"),
             Case::command("fan-out w4", "fanout -c 1000 -s 42 -q 0 -F 4"),
         ]
     }
@@ -105,7 +108,9 @@ impl Scenario for Observe {
 /// The share of the broker's CPU time in which notes were taken, by its own profile under this load.
 fn share(cx: &Cx<'_>, case: &Case) -> Result<f64, Failure> {
     let server = cx.start_sharded(1, &[SWITCHES[0]])?;
-    let seconds: u64 = cx.scale.pick(10, 2);
+    // Where the shard sleeps most of the time there are few samples in a second.
+    let busy = cx.scale.pick(10, 2);
+    let seconds: u64 = if case.name == PACED { 4 * busy } else { busy };
     let mut args = case.args.clone();
     args.extend(["-d".to_owned(), (2 * BEFORE_PROFILE.as_secs() + seconds).to_string()]);
     let load = cx.begin(&server, &args)?;
