@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ringmain_acl::{Effect, Policy, Settings};
 use ringmain_mqtt::QoS;
 
+use super::rates::Rates;
+
 /// Everything the engine can be told. Immutable; replaced as a whole between turns.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -50,6 +52,8 @@ pub struct ListenerConfig {
     pub max_connections_per_ip: u32,
     /// New connections per second from one address; 0 = no limit. More are closed. (T15)
     pub max_connection_rate_per_ip_per_s: u32,
+    /// Rates of all its clients together. (L01)
+    pub rates: Rates,
     /// Own protocol settings instead of [`EngineConfig::mqtt`].
     pub mqtt: Option<Box<MqttConfig>>,
 }
@@ -94,6 +98,19 @@ pub enum KeepAliveV3Policy {
     Clamp,
     /// CONNACK 0x02.
     Refuse,
+}
+
+/// What happens to a client that sends faster than it may. (L01)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateAction {
+    /// It is not read until it is in time.
+    #[default]
+    Pause,
+    /// QoS 0 is dropped, QoS > 0 and SUBSCRIBE get 0x97. A version 3 publisher with QoS > 0 can't be told: it is
+    /// disconnected.
+    Refuse,
+    /// DISCONNECT 0x96.
+    Disconnect,
 }
 
 /// Copies of a message for a client with several matching filters. [S-47]
@@ -171,6 +188,10 @@ pub struct MqttConfig {
     pub retry_interval_s: u32,
     /// Subscriptions of one client; 0 = no limit. (P15)
     pub max_subscriptions: u32,
+    /// Rates of each client. (L01)
+    pub rates: Rates,
+    /// For what is above a rate: its own, the listener's or the node's.
+    pub rate_action: RateAction,
     /// Deliver at the QoS of the subscription even above that of the message. (P02)
     pub upgrade_qos: bool,
     /// No Local for versions 3. (P20)
@@ -238,6 +259,8 @@ impl Default for MqttConfig {
             await_rel_timeout_s: 300,
             retry_interval_s: 0,
             max_subscriptions: 0,
+            rates: Rates::default(),
+            rate_action: RateAction::Pause,
             upgrade_qos: false,
             ignore_loop_deliver: false,
             strict_utf8: false,
@@ -356,6 +379,8 @@ pub struct LimitConfig {
     pub max_connections: u32,
     /// New connections of the node per second; 0 = no limit. (T15)
     pub max_connection_rate_per_s: u32,
+    /// Rates of all clients together. (L01)
+    pub rates: Rates,
     /// Connections of a shard that have not sent a whole CONNECT, above which it accepts no more.
     pub max_handshakes_per_shard: u32,
     /// Sessions of the node; 0 = no limit. Above it CONNACK 0x97.
@@ -429,6 +454,7 @@ impl Default for EngineConfig {
                 stop_publish_clear_msg: false,
             },
             limits: LimitConfig {
+                rates: Rates::default(),
                 max_connections: 0,
                 max_connection_rate_per_s: 0,
                 max_handshakes_per_shard: 4096,

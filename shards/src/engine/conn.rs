@@ -7,6 +7,7 @@ use ringmain_mqtt::Version;
 use super::access::Known;
 use super::ids::{ConnId, Peer};
 use super::introduction::Introduction;
+use super::rates::Meter;
 use super::wheel::TimerId;
 
 /// Where a connection is in its life.
@@ -34,11 +35,17 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_TURN: u16 = 16;
     /// Too many of its publishes wait for verdicts.
     pub(crate) const PAUSED_VERDICT: u16 = 512;
+    /// It sends faster than it may.
+    pub(crate) const PAUSED_METER: u16 = 1024;
     /// Any of them.
-    pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT;
+    pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT | PAUSED_METER;
     /// Those for which the client can do nothing: its keep-alive rests.
     pub(crate) const PAUSED_BY_US: u16 =
-        PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT;
+        PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT | PAUSED_METER;
+    /// The packet at the front of its bytes has waited for its turn.
+    pub(crate) const METERED_IN: u16 = 2048;
+    /// It was sent all that it may be sent for now.
+    pub(crate) const METERED_OUT: u16 = 4096;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
     /// Its socket is congested since [`Conn::congested_ms`](super::Conn::congested_ms).
@@ -96,6 +103,7 @@ pub(crate) struct Rare {
     aliases: Option<Box<Aliases>>,
     known: Option<Box<Known>>,
     introduction: Option<Box<Introduction>>,
+    meter: Option<Box<Meter>>,
     congested_ms: u32,
 }
 
@@ -159,8 +167,14 @@ impl Conn {
     pub(crate) fn take_partial(&mut self) -> Option<Box<Vec<u8>>> {
         let rare = self.rare.as_mut()?;
         let partial = rare.partial.take();
-        let Rare { partial: _, aliases: None, known: None, introduction: None, congested_ms: _ } =
-            **rare
+        let Rare {
+            partial: _,
+            aliases: None,
+            known: None,
+            introduction: None,
+            meter: None,
+            congested_ms: _,
+        } = **rare
         else {
             return partial;
         };
@@ -202,6 +216,11 @@ impl Conn {
     /// It leaves with the connection.
     pub(crate) fn take_introduction(&mut self) -> Option<Box<Introduction>> {
         self.rare.as_mut()?.introduction.take()
+    }
+
+    /// Where its rates stand.
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        self.rare.get_or_insert_default().meter.get_or_insert_default()
     }
 
     pub(crate) fn aliases(&self) -> Option<&Aliases> {

@@ -15,6 +15,7 @@ use super::hash::{hash64, scale};
 use super::ids::{ConnId, Now, ShardId};
 use super::mail::{MemberRef, Ticket};
 use super::message::Message;
+use super::meter::Waiting;
 use super::node::NodeShared;
 use super::overload::{Measure, Overload};
 use super::session::Session;
@@ -132,6 +133,13 @@ pub(crate) struct Core {
     pub(crate) now_ms: u64,
     pub(crate) unix_ms: u64,
     pub(crate) pressure: Pressure,
+    /// Whether what clients send is held to rates.
+    pub(crate) meters_input: bool,
+    /// Whether what clients are sent is.
+    pub(crate) meters_output: bool,
+    /// The packet that is handled came faster than it may, and is to be refused.
+    pub(crate) over_rate: bool,
+    pub(crate) waiting: Waiting,
     /// Bytes written on all connections and not yet taken by sockets.
     pub(crate) out_total: u64,
     /// Grows with each publish that is matched: see [`Session::mark`].
@@ -170,7 +178,7 @@ impl Core {
         now: Now,
     ) -> Self {
         let now_ms = now.mono_ms();
-        Self {
+        let mut core = Self {
             id,
             conns: ConnTable::default(),
             access: Access::new(Arc::clone(&cfg.policy)),
@@ -186,6 +194,10 @@ impl Core {
             now_ms,
             unix_ms: now.unix_ms,
             pressure: Pressure::Normal,
+            meters_input: false,
+            meters_output: false,
+            over_rate: false,
+            waiting: Waiting::default(),
             out_total: 0,
             publish_mark: 0,
             queued: 0,
@@ -200,7 +212,9 @@ impl Core {
             epoch: 0,
             cfg,
             node,
-        }
+        };
+        core.find_rates();
+        core
     }
 
     /// Other settings hold from now on.
@@ -213,6 +227,7 @@ impl Core {
             None => self.told.push(Arc::clone(&cfg)),
         }
         self.cfg = cfg;
+        self.find_rates();
     }
 
     /// Protocol settings as the CONNACK of a connection told them; before CONNACK the present ones.

@@ -78,6 +78,14 @@ counters! {
     publish_auth_error => "packets/publish/auth_error",
     /// PUBLISH packets that were dropped.
     publish_dropped => "packets/publish/dropped",
+    /// Times that a client was not read since it sent faster than it may.
+    rate_pauses,
+    /// Packets refused since they came faster than they may.
+    rate_refusals,
+    /// Clients disconnected since they sent faster than they may.
+    rate_disconnects,
+    /// Times that messages for a client stayed in its queue since it was sent all that it may be sent.
+    deliveries_delayed,
     /// PUBLISH packets over a quota.
     publish_quota_exceeded => "packets/publish/quota_exceeded",
     /// PUBACK packets.

@@ -146,7 +146,7 @@ impl Core {
         let max = self.out_max();
         let Some(conn) = self.conns.get_mut(ci) else { return true };
         if conn.out_pending <= max {
-            return false;
+            return conn.has(flag::METERED_OUT);
         }
         if !conn.has(flag::CONGESTED) {
             conn.set_congested(self.now_ms as u32);
@@ -483,6 +483,9 @@ impl Core {
                 QoS::AtMostOnce => c.messages_qos0_sent += 1,
                 QoS::AtLeastOnce => c.messages_qos1_sent += 1,
                 QoS::ExactlyOnce => c.messages_qos2_sent += 1,
+            }
+            if self.meters_output {
+                self.count_delivery(ci, out.topic.len() + out.payload.len());
             }
         }
         wrote

@@ -20,7 +20,7 @@ impl ShardId {
 
 /// A live network connection of one shard. Allocated by the driver: `index` is dense (a slab), and
 /// `generation` grows each time the index is used again, so that a stale id is recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     /// Slab index, dense from 0.
     pub index: u32,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::admission::Admission;
 use super::config::EngineConfig;
 use super::ids::ShardId;
+use super::rates::SharedMeter;
 use super::route::RouteTable;
 
 /// Lives on: all shards, behind an `Arc`.
@@ -19,6 +20,8 @@ pub struct NodeShared {
     pub routes: Arc<RouteTable>,
     /// Connection limits and rates.
     pub admission: Admission,
+    /// Rates of listeners and the node.
+    pub(crate) meters: Meters,
     /// Upper bound of the retained messages of each owner: raised by the publisher before it
     /// acknowledges, lowered by the owner. At 0 there is nothing to ask for.
     retained: Box<[AtomicU64]>,
@@ -36,6 +39,24 @@ pub struct NodeShared {
     pub started_unix_ms: u64,
 }
 
+/// Where the rates that clients share stand.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    pub(crate) node: SharedMeter,
+    listeners: Box<[SharedMeter]>,
+}
+
+impl Meters {
+    fn new(listeners: usize) -> Self {
+        let listeners = (0..listeners).map(|_| SharedMeter::default()).collect();
+        Self { node: SharedMeter::default(), listeners }
+    }
+
+    pub(crate) fn listener(&self, listener: u16) -> Option<&SharedMeter> {
+        self.listeners.get(usize::from(listener))
+    }
+}
+
 impl NodeShared {
     /// For a node of `shards` shards, 1..=[`SHARDS_MAX`](super::ids::SHARDS_MAX).
     #[must_use]
@@ -45,6 +66,7 @@ impl NodeShared {
             hash_seed,
             routes: Arc::new(RouteTable::new(shards, hash_seed)),
             admission: Admission::new(cfg),
+            meters: Meters::new(cfg.listeners.len()),
             retained: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             retains_under_way: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             retained_places: AtomicU64::new(0),

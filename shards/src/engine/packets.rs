@@ -34,7 +34,7 @@ impl Shard {
             return;
         }
         let mut partial = self.core.conns.get_mut(ci).and_then(Conn::take_partial);
-        if self.core.conns.get(ci).is_some_and(|c| c.has(flag::PAUSED_TURN)) {
+        if self.core.conns.get(ci).is_some_and(|c| c.has(flag::PAUSED_TURN | flag::PAUSED_METER)) {
             // Came in before the pause took effect: behind what already waits.
             let mut buf = partial.unwrap_or_default();
             buf.extend_from_slice(bytes);
@@ -66,9 +66,8 @@ impl Shard {
             if bytes.len() < h.total_len() {
                 break;
             }
-            if Core::turn_is_full(fx) {
+            if self.is_to_wait(id, h, fx) {
                 self.keep(ci, bytes);
-                self.defer(id, fx);
                 return;
             }
             let (packet, rest) = bytes.split_at(h.total_len());
@@ -83,8 +82,19 @@ impl Shard {
         }
     }
 
+    /// Whether a whole packet and what follows it is for another turn.
+    #[inline]
+    fn is_to_wait(&mut self, id: ConnId, h: Header, fx: &mut Effects) -> bool {
+        if Core::turn_is_full(fx) {
+            self.defer(id, fx);
+            return true;
+        }
+        self.core.meters_input && self.is_held_back(id, h, fx)
+    }
+
     fn keep(&mut self, ci: u32, bytes: &[u8]) {
         if let Some(conn) = self.core.conns.get_mut(ci)
+            && conn.state != State::Closing
             && !bytes.is_empty()
         {
             conn.set_partial(Box::new(bytes.to_vec()));
@@ -132,11 +142,10 @@ impl Shard {
                     return Completed::Waits;
                 }
             }
-            if Core::turn_is_full(fx) {
+            if self.is_to_wait(id, h, fx) {
                 buf.drain(..at);
                 buf.extend_from_slice(bytes);
                 *bytes = &[];
-                self.defer(id, fx);
                 return Completed::Waits;
             }
             let flow = if at == 0 && buf.len() == total && total >= KEEP_BODY_MIN {

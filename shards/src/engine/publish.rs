@@ -287,6 +287,10 @@ impl Shard {
                 return Err(fatal(code, "more unacknowledged publishes than Receive Maximum"));
             }
         }
+        if std::mem::take(&mut self.core.over_rate) {
+            self.core.counters.messages_dropped_quota_exceeded += 1; // L01
+            return Err(refuse(ReasonCode::QUOTA_EXCEEDED, "faster than allowed"));
+        }
         if self.core.pressure >= Pressure::High {
             // Q08, L05: QoS 0 is shed first, QoS > 0 is refused; nothing acknowledged is dropped.
             self.core.counters.messages_dropped_quota_exceeded += 1;

@@ -601,6 +601,7 @@ impl Machine for Shard {
             Input::LaneDrained { .. } => self.on_lane_drained(fx),
             Input::Control(control) => self.on_control(control, fx),
             Input::Tick => {
+                self.continue_metered(fx);
                 self.continue_deferred(fx);
                 self.on_tick(fx);
             }
@@ -616,6 +617,6 @@ impl Machine for Shard {
         if !self.deferred.is_empty() || !self.core.pump_later.is_empty() {
             return 0;
         }
-        self.core.wheel.next_deadline().unwrap_or(u64::MAX)
+        self.core.wheel.next_deadline().unwrap_or(u64::MAX).min(self.core.waiting.next_ms())
     }
 }

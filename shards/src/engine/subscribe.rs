@@ -109,8 +109,14 @@ impl Shard {
             let code = ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED; // C12
             return self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
-        if self.id_in_use(ci, s.packet_id) {
-            let codes = vec![ReasonCode::PACKET_IDENTIFIER_IN_USE.0; s.filters.iter().count()];
+        let filters = s.filters.iter().count();
+        let refused = if self.id_in_use(ci, s.packet_id) {
+            Some(ReasonCode::PACKET_IDENTIFIER_IN_USE)
+        } else {
+            std::mem::take(&mut self.core.over_rate).then_some(ReasonCode::QUOTA_EXCEEDED) // L01
+        };
+        if let Some(reason) = refused {
+            let codes = vec![reason.0; filters];
             self.core.counters.subscribe_error += codes.len() as u64;
             self.core.counters.suback_sent += 1;
             self.core.write(ci, fx, |out, v, max| {
@@ -120,6 +126,7 @@ impl Shard {
             });
             return;
         }
+        self.core.count_filters(ci, filters.saturating_sub(1) as u64);
         let ticket = self.open_pending(id, s.packet_id, si, false);
         let waits = self.pending_sub_ticket(ticket);
         let mut denied = false;

@@ -7,6 +7,7 @@ mod connect;
 mod delivery;
 mod limits;
 mod publish;
+mod rates;
 mod reasons;
 mod replay;
 mod retained;

@@ -170,6 +170,11 @@ impl Node {
     pub(crate) fn dial_as(&mut self, introduction: &Introduction, c: &Connect<'_>) -> C {
         let wire = self.open();
         self.introduce(wire, introduction);
+        self.adopt(wire, c)
+    }
+
+    /// Sends CONNECT on a connection that is open.
+    pub(crate) fn adopt(&mut self, wire: usize, c: &Connect<'_>) -> C {
         self.clients.push(Client::on(wire, c.version));
         let mut bytes = Vec::new();
         c.encode(&mut bytes);
