@@ -9,6 +9,7 @@ mod error;
 mod field;
 mod live;
 mod load;
+mod rate;
 mod raw;
 mod relations;
 mod schema;

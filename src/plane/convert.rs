@@ -5,6 +5,7 @@
 
 use ringmain_mqtt::QoS;
 use ringmain_shards::engine::config as engine;
+use ringmain_shards::engine::rates::Rates;
 use ringmain_shards::observe::{Delay, Stage};
 use ringmain_shards::reactor;
 
@@ -105,6 +106,11 @@ fn limit_config(l: &config::Limits) -> engine::LimitConfig {
     let config::Limits {
         max_connections,
         max_connection_rate_per_s,
+        message_rate,
+        byte_rate,
+        subscribe_rate,
+        delivery_rate,
+        delivery_byte_rate,
         max_sessions,
         max_routes,
         max_handshakes_per_shard,
@@ -119,6 +125,13 @@ fn limit_config(l: &config::Limits) -> engine::LimitConfig {
     engine::LimitConfig {
         max_connections: *max_connections,
         max_connection_rate_per_s: *max_connection_rate_per_s,
+        rates: Rates {
+            messages: *message_rate,
+            bytes: *byte_rate,
+            subscribes: *subscribe_rate,
+            deliveries: *delivery_rate,
+            delivery_bytes: *delivery_byte_rate,
+        },
         max_handshakes_per_shard: *max_handshakes_per_shard,
         max_sessions: *max_sessions,
         max_routes: *max_routes,
@@ -174,6 +187,11 @@ fn listener(l: &config::Listener) -> engine::ListenerConfig {
         max_connections_per_ip,
         max_connection_rate_per_ip_per_s,
         connection_rate_mode,
+        message_rate,
+        byte_rate,
+        subscribe_rate,
+        delivery_rate,
+        delivery_byte_rate,
         accept_protocol_versions,
         nodelay: _,                  // socket
         tcp_defer_accept_s: _,       // socket
@@ -194,6 +212,13 @@ fn listener(l: &config::Listener) -> engine::ListenerConfig {
         connection_rate_mode: match connection_rate_mode {
             config::ConnectionRateMode::Wait => engine::RateMode::Wait,
             config::ConnectionRateMode::Reset => engine::RateMode::Reset,
+        },
+        rates: Rates {
+            messages: *message_rate,
+            bytes: *byte_rate,
+            subscribes: *subscribe_rate,
+            deliveries: *delivery_rate,
+            delivery_bytes: *delivery_byte_rate,
         },
         max_connections_per_ip: *max_connections_per_ip,
         max_connection_rate_per_ip_per_s: *max_connection_rate_per_ip_per_s,
@@ -248,6 +273,12 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         await_rel_timeout_s,
         retry_interval_s,
         max_subscriptions,
+        message_rate,
+        byte_rate,
+        subscribe_rate,
+        delivery_rate,
+        delivery_byte_rate,
+        rate_action,
         upgrade_qos,
         ignore_loop_deliver,
         strict_utf8,
@@ -304,6 +335,18 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         await_rel_timeout_s: *await_rel_timeout_s,
         retry_interval_s: *retry_interval_s,
         max_subscriptions: *max_subscriptions,
+        rates: Rates {
+            messages: *message_rate,
+            bytes: *byte_rate,
+            subscribes: *subscribe_rate,
+            deliveries: *delivery_rate,
+            delivery_bytes: *delivery_byte_rate,
+        },
+        rate_action: match rate_action {
+            config::RateAction::Pause => engine::RateAction::Pause,
+            config::RateAction::Refuse => engine::RateAction::Refuse,
+            config::RateAction::Disconnect => engine::RateAction::Disconnect,
+        },
         upgrade_qos: *upgrade_qos,
         ignore_loop_deliver: *ignore_loop_deliver,
         strict_utf8: *strict_utf8,

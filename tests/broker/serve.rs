@@ -203,3 +203,23 @@ fn few_descriptors_left_refuse_new_connections_until_there_are_more() {
         assert!(Instant::now() < until, "refuses still");
     }
 }
+
+#[test]
+fn a_rate_holds_for_each_message_and_a_reload_changes_it() {
+    // L01, L02
+    let mqtt = |rate: &str| format!("[mqtt]\nrate_action = 'refuse'\nmessage_rate = '{rate}'");
+    let broker = Configured::start("rate", &mqtt("10/1h"));
+    let mut client = broker.broker.client(V5, "a");
+    let mut codes = || -> Vec<Option<ReasonCode>> {
+        (0..12).map(|_| publish(&mut client, QoS::AtLeastOnce)).collect()
+    };
+    let passed = Some(ReasonCode::NO_MATCHING_SUBSCRIBERS);
+    let refused = Some(ReasonCode::QUOTA_EXCEEDED);
+    assert_eq!(codes(), [[passed; 10].as_slice(), &[refused; 2]].concat());
+    broker.reload(&mqtt("0"));
+    broker.broker.lines_until("mqtt.message_rate");
+    assert_eq!(codes(), [passed; 12]);
+    broker.reload(&mqtt("10 a minute"));
+    let said = broker.broker.lines_until("nothing was changed");
+    assert!(has(&said, "does not say in what time"), "{said:#?}");
+}

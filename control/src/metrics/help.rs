@@ -59,6 +59,13 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     ("packets/publish/auth_error", "PUBLISH packets that were not authorised."),
     ("packets/publish/dropped", "PUBLISH packets that were dropped."),
     ("packets/publish/quota_exceeded", "PUBLISH packets over a quota."),
+    ("rates/paused", "Times that a client was not read since it sent faster than it may."),
+    ("rates/refused", "Packets that were refused since they came faster than they may."),
+    ("rates/disconnected", "Clients disconnected since they sent faster than they may."),
+    (
+        "rates/deliveries_delayed",
+        "Times that messages stayed in a client's queue since it was sent all that it may be sent.",
+    ),
     ("packets/puback/inuse", "PUBACK packets for an identifier that a QoS 2 exchange uses."),
     ("packets/pubrec/inuse", "PUBREC packets for an identifier that a QoS 1 exchange uses."),
     ("packets/pubcomp/inuse", "PUBCOMP packets for an identifier in another state."),

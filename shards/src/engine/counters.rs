@@ -79,13 +79,13 @@ counters! {
     /// PUBLISH packets that were dropped.
     publish_dropped => "packets/publish/dropped",
     /// Times that a client was not read since it sent faster than it may.
-    rate_pauses,
+    rate_pauses => "rates/paused",
     /// Packets refused since they came faster than they may.
-    rate_refusals,
+    rate_refusals => "rates/refused",
     /// Clients disconnected since they sent faster than they may.
-    rate_disconnects,
+    rate_disconnects => "rates/disconnected",
     /// Times that messages for a client stayed in its queue since it was sent all that it may be sent.
-    deliveries_delayed,
+    deliveries_delayed => "rates/deliveries_delayed",
     /// PUBLISH packets over a quota.
     publish_quota_exceeded => "packets/publish/quota_exceeded",
     /// PUBACK packets.

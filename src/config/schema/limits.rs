@@ -1,6 +1,8 @@
 //! `[limits]`, `[overload]` and `[reactor]`: what the broker may use, and what it does when that is
 //! not enough.
 
+use ringmain_shards::engine::rates::Rate;
+
 use crate::config::field::choice;
 use crate::config::section::section;
 
@@ -13,6 +15,17 @@ section! {
         /// New connections a second over all listeners. 0: no limit. Further ones get what their
         /// listener's connection_rate_mode says.
         max_connection_rate_per_s: u32 = 0, [0..=1_000_000], Live;
+        /// PUBLISH packets of all clients together, such as "50k/s". "0": no limit. Those of one client: message_rate
+        /// in `[mqtt]`, which also says what happens above it (rate_action).
+        message_rate: Rate = Rate::default(), Live;
+        /// Bytes of these packets. "0": no limit.
+        byte_rate: Rate = Rate::default(), Live;
+        /// Filters in SUBSCRIBE packets of all clients. "0": no limit.
+        subscribe_rate: Rate = Rate::default(), Live;
+        /// Messages to all clients; further ones wait in their queues, as for a slow consumer. "0": no limit.
+        delivery_rate: Rate = Rate::default(), Live;
+        /// Topic and payload bytes of these messages. "0": no limit.
+        delivery_byte_rate: Rate = Rate::default(), Live;
         /// Sessions, with those of absent clients. 0: no limit. Above it a new client gets
         /// CONNACK 0x97.
         max_sessions: u32 = 0, [0..=16_777_216], Live;

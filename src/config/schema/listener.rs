@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ringmain_shards::engine::rates::Rate;
+
 use super::Mqtt;
 use crate::config::field::{Bounds, Field, Kind, Problem, choice};
 use crate::config::raw::{Raw, RawValue, quote};
@@ -37,6 +39,16 @@ section! {
         /// `[limits]`. "wait": it stays in the backlog until its turn; "reset": it is closed with
         /// RST.
         connection_rate_mode: ConnectionRateMode = ConnectionRateMode::Wait, Live;
+        /// PUBLISH packets of all clients of this listener together, such as "10k/s". "0": no limit.
+        message_rate: Rate = Rate::default(), Live;
+        /// Bytes of these packets. "0": no limit.
+        byte_rate: Rate = Rate::default(), Live;
+        /// Filters in SUBSCRIBE packets of all its clients. "0": no limit.
+        subscribe_rate: Rate = Rate::default(), Live;
+        /// Messages to all its clients; further ones wait in their queues, as for a slow consumer. "0": no limit.
+        delivery_rate: Rate = Rate::default(), Live;
+        /// Topic and payload bytes of these messages. "0": no limit.
+        delivery_byte_rate: Rate = Rate::default(), Live;
         /// MQTT versions served: 3 is 3.1, 4 is 3.1.1, 5 is 5.0.
         accept_protocol_versions: Vec<u8> = vec![3, 4, 5], [3..=5], Live;
         /// TCP_NODELAY: send small packets at once.

@@ -13,8 +13,8 @@ pub use admin::{Admin, MetricsListen};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
 pub use mqtt::{
-    DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, Redispatch, Retained, ShareStrategy,
-    Shared, StickyPick,
+    DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, RateAction, Redispatch, Retained,
+    ShareStrategy, Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};
 pub use observe::{DelayStage, Observe};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ringmain_shards::engine::rates::Rate;
+
 use crate::config::field::choice;
 use crate::config::section::section;
 
@@ -87,6 +89,22 @@ section! {
         retry_interval_s: u32 = 0, [0..=86_400], Live;
         /// Subscriptions of one client. 0: no limit. Above it: 0x97.
         max_subscriptions: u32 = 0, [0..=10_000_000], Live;
+        /// PUBLISH packets of one client, such as "100/s", "10/1m" or "100/s burst 500"; without "burst" as many
+        /// may come at once as in the time named. "0": no limit. What happens above it says rate_action.
+        message_rate: Rate = Rate::default(), Live;
+        /// Bytes of these packets. "0": no limit.
+        byte_rate: Rate = Rate::default(), Live;
+        /// Filters in SUBSCRIBE packets of one client. "0": no limit.
+        subscribe_rate: Rate = Rate::default(), Live;
+        /// Messages to one client; further ones wait in its queue, as for a slow consumer. "0": no limit.
+        delivery_rate: Rate = Rate::default(), Live;
+        /// Topic and payload bytes of these messages. "0": no limit.
+        delivery_byte_rate: Rate = Rate::default(), Live;
+        /// What a client gets that sends faster than its own rates, its listener's or those of `[limits]` let it.
+        /// "pause": it is not read until it is in time, and nothing is lost; "refuse": its QoS 0 messages are
+        /// dropped, others and SUBSCRIBE get 0x97 (a v3 publisher with QoS above 0 can't be told and is closed);
+        /// "disconnect": it is closed with 0x96.
+        rate_action: RateAction = RateAction::Pause, Live;
         /// Whether messages are delivered with the subscription's QoS even if published lower.
         upgrade_qos: bool = false, Live;
         /// Whether v3 clients do not get their own messages back (v5 clients use No Local).
@@ -195,6 +213,18 @@ choice! {
         Newest = "newest",
         /// The new one, and the publisher learns it.
         Reject = "reject",
+    }
+}
+
+choice! {
+    /// What sending faster than allowed leads to.
+    pub enum RateAction {
+        /// Wait.
+        Pause = "pause",
+        /// Drop, or 0x97.
+        Refuse = "refuse",
+        /// Close with 0x96.
+        Disconnect = "disconnect",
     }
 }
 
