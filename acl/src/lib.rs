@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bans;
 mod cache;
 mod explain;
 mod gate;
@@ -41,6 +42,9 @@ mod template;
 pub mod topic;
 mod who;
 
+pub use bans::{
+    BAN_COLUMNS, BAN_PATTERNS_MAX, BAN_TEXT_BYTES_MAX, BANS_MAX, Ban, BanKind, BanTable, until,
+};
 pub use cache::CACHE_PLACES;
 pub use explain::{By, Explanation, Passed};
 pub use gate::{CacheStats, ClientPolicy, Decision, Gate};

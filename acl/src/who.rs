@@ -125,7 +125,12 @@ impl Text {
         })
     }
 
-    fn matches(&self, value: &str) -> bool {
+    /// Whether it is this regular expression.
+    pub(crate) fn is_pattern(&self, pattern: &str) -> bool {
+        matches!(self, Self::Like(regex) if regex.as_str() == pattern)
+    }
+
+    pub(crate) fn matches(&self, value: &str) -> bool {
         match self {
             Self::Is(text) => text == value,
             Self::Like(regex) => regex.is_match(value),
@@ -172,6 +177,16 @@ impl Network {
         Ok(Self { address: masked(address, prefix), prefix })
     }
 
+    /// Its address, with the bits beyond the prefix cleared.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Bits that count.
+    pub(crate) fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether `address`, in canonical form, is in it.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
@@ -184,7 +199,7 @@ impl fmt::Display for Network {
     }
 }
 
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
