@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use ringmain_mqtt::QoS;
 
 use crate::cache::{CACHE_PLACES, Cache};
-use crate::explain::Explanation;
+use crate::explain::{Explanation, Keeping};
 use crate::index::{Index, NONE};
 use crate::pattern::{Mode, Pattern};
 use crate::policy::{ClientRulesOrder, Policy};
@@ -253,6 +253,18 @@ impl Gate {
         let cached = at.is_some_and(|at| self.cache.get(at, id, what, topic).is_some());
         let explanation = self.policy.explain(subject, own, action, topic, verbose);
         Explanation { cached: Some(cached), ..explanation }
+    }
+
+    /// What a decision costs.
+    #[must_use]
+    pub fn keeping(&self, client: &ClientPolicy, action: Action, topic: &str) -> Keeping {
+        let view = &*client.0;
+        let what = action.index();
+        if view.superuser || !view.open.has(what) {
+            return Keeping::Settled;
+        }
+        let place = || self.cache.place(view.id, what, topic);
+        if view.is_cached && place().is_some() { Keeping::Kept } else { Keeping::LookedUp }
     }
 
     fn superuser(&mut self) -> ClientPolicy {

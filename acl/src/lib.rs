@@ -42,7 +42,7 @@ pub mod topic;
 mod who;
 
 pub use cache::CACHE_PLACES;
-pub use explain::{By, Explanation, Passed};
+pub use explain::{By, Explanation, Keeping, Passed};
 pub use gate::{CacheStats, ClientPolicy, Decision, Gate};
 pub use policy::{ClientRulesOrder, Policy, Settings};
 pub use rule::{
