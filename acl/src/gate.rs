@@ -198,11 +198,17 @@ impl Gate {
         if !view.open.has(what) {
             return self.policy.end(what).into();
         }
-        let place = || self.cache.place(view.id, what, topic);
-        let Some(at) = view.is_cached.then(place).flatten() else {
+        if !view.is_cached {
+            return view.decide(&self.policy, action, topic).into();
+        }
+        if let Some(effect) = self.cache.again(view.id, what, topic) {
+            self.cache.hits += 1;
+            return effect.into();
+        }
+        let Some(at) = self.cache.place(view.id, what, topic) else {
             return view.decide(&self.policy, action, topic).into();
         };
-        if let Some(effect) = self.cache.get(at, view.id, what, topic) {
+        if let Some(effect) = self.cache.find(at, view.id, what, topic) {
             self.cache.hits += 1;
             return effect.into();
         }

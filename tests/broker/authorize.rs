@@ -345,3 +345,44 @@ fn kept_decisions_are_counted() {
     };
     assert_eq!((sum("miss"), sum("hit")), (1, 9), "{metrics}");
 }
+
+const PAGE: &str = include_str!("../../docs/user/authorization.md");
+
+/// The fenced blocks of the page: what stands behind the fence, and the text.
+fn blocks() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PAGE.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'))
+}
+
+/// `RINGMAIN_BLESS=1 cargo test --test broker page` writes what it says into the page.
+#[test]
+fn the_page_shows_what_explain_says() {
+    // AZ10
+    let folder = Folder::new("rules-page");
+    for (kind, text) in blocks() {
+        if let Some(file) = kind.strip_prefix("toml ").filter(|file| file.ends_with(".toml")) {
+            std::fs::write(folder.0.join(file), text).expect("writes");
+        }
+    }
+    let mut page = PAGE.to_owned();
+    let mut examples = 0;
+    for (_, text) in blocks().filter(|(kind, _)| *kind == "console") {
+        let (line, _) = text.split_once('\n').expect("a command");
+        let words: Vec<String> =
+            line.split(' ').skip(2).map(|word| word.trim_matches('\'').to_owned()).collect();
+        let mut command = ringmain();
+        let output = command.args(words).current_dir(&folder.0).output().expect("runs");
+        let shown = format!("{line}\n{}", said(&output));
+        page = page.replace(&format!("```console\n{text}```"), &format!("```console\n{shown}```"));
+        examples += 1;
+    }
+    assert_eq!(examples, 2);
+    if std::env::var_os("RINGMAIN_BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/user/authorization.md");
+        std::fs::write(path, page).expect("writes");
+        return;
+    }
+    assert!(
+        page == PAGE,
+        "the page is not up to date: RINGMAIN_BLESS=1 cargo test --test broker page"
+    );
+}
