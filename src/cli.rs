@@ -10,7 +10,7 @@ use ringmain_control::client::Client;
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
 use crate::doctor::{self, Doctor};
-use crate::{boot, logging, observe, plane};
+use crate::{boot, explain, logging, observe, plane};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -47,6 +47,12 @@ enum Command {
     /// Check that a running broker accounts for each copy of a message. Ends with 0 if it does, 1 if not, 3 if that
     /// cannot be told
     Audit(Box<Observing<observe::Audit>>),
+    /// Say what would come of a packet by this configuration, and by which rule of which file: a dry run, in which
+    /// no broker is asked. Ends with 0 if it would be accepted, 1 if not
+    Explain {
+        #[command(subcommand)]
+        what: Explain,
+    },
     /// Draw a flame graph of a running broker
     Profile(Box<Observing<observe::Profile>>),
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
@@ -57,6 +63,26 @@ enum Command {
         #[arg(required = true, value_name = "CLIENT_ID")]
         client_ids: Vec<String>,
     },
+}
+
+/// A packet to explain.
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// A client connects
+    Connect(Box<Explaining<explain::Connect>>),
+    /// A client publishes
+    Publish(Box<Explaining<explain::Publish>>),
+    /// A client subscribes
+    Subscribe(Box<Explaining<explain::Subscribe>>),
+}
+
+/// A command about the configuration.
+#[derive(Debug, Args)]
+struct Explaining<T: Args> {
+    #[command(flatten)]
+    what: T,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Debug, Default, Args)]
@@ -133,6 +159,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Top(o)) => observe(cli.options, *o, observe::top),
         Some(Command::ExplainSlow(o)) => observe(cli.options, *o, observe::explain_slow),
         Some(Command::Audit(o)) => observe(cli.options, *o, observe::audit),
+        Some(Command::Explain { what: Explain::Connect(e) }) => explain(cli.options, *e),
+        Some(Command::Explain { what: Explain::Publish(e) }) => explain(cli.options, *e),
+        Some(Command::Explain { what: Explain::Subscribe(e) }) => explain(cli.options, *e),
         Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
@@ -152,6 +181,17 @@ fn observe<T: Args>(before: Options, o: Observing<T>, run: observe::Run<T>) -> E
         Err(errors) => return wrong(&errors),
     };
     run(&Client::new(&socket), &o.what)
+}
+
+/// Runs a dry run on the configuration.
+fn explain<T: Args + explain::Ask>(before: Options, e: Explaining<T>) -> ExitCode {
+    match before.then(e.options).sources().load() {
+        Ok(config) => explain::run(&config, &e.what).unwrap_or_else(|why| {
+            eprintln!("explain: {why}");
+            ExitCode::from(EXIT_USAGE)
+        }),
+        Err(errors) => wrong(&errors),
+    }
 }
 
 fn check_config(sources: &Sources) -> ExitCode {

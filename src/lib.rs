@@ -1,10 +1,12 @@
 //! The broker: command line, configuration, boot and shutdown around the data plane.
 
 mod admin;
+mod authorization;
 pub mod boot;
 pub mod cli;
 pub mod config;
 mod doctor;
+mod explain;
 pub mod logging;
 pub mod notify;
 mod observe;

@@ -4,7 +4,7 @@
 //! rules share what was decided. Each place is one cache line and holds one decision; two that fall
 //! on the same place take turns. See docs/adr/0022-acl-compiled.md.
 
-use crate::hash::hash;
+use crate::hash::{hash, same};
 use crate::subject::Effect;
 
 /// Places of the table of a shard when nobody says otherwise: 256 KiB, a part of the second-level cache
@@ -22,6 +22,9 @@ const REPLACE_EVERY: u64 = 4;
 pub(crate) struct Cache {
     /// A power of two of them, or none.
     places: Box<[Place]>,
+    /// The place that was asked for last: who publishes much says one topic many times in a row, and then
+    /// no hash is needed.
+    latest: usize,
     pub(crate) hits: u64,
     pub(crate) misses: u64,
 }
@@ -39,13 +42,22 @@ struct Place {
 
 const _: () = assert!(size_of::<Place>() == 64);
 
+impl Place {
+    #[inline]
+    fn decision(&self, view: u64, what: u8, topic: &str) -> Option<Effect> {
+        let known = &self.topic[..usize::from(self.len).min(TOPIC_MAX)];
+        let same = self.view == view && self.answer >> 1 == what && same(known, topic.as_bytes());
+        same.then_some(if self.answer & 1 == 1 { Effect::Allow } else { Effect::Deny })
+    }
+}
+
 const EMPTY: Place = Place { view: 0, len: 0, answer: 0, topic: [0; TOPIC_MAX] };
 
 impl Cache {
     /// With `places` rounded up to a power of two; 0: nothing is kept.
     pub(crate) fn new(places: usize) -> Self {
         let places = if places == 0 { 0 } else { places.next_power_of_two() };
-        Self { places: vec![EMPTY; places].into(), hits: 0, misses: 0 }
+        Self { places: vec![EMPTY; places].into(), latest: 0, hits: 0, misses: 0 }
     }
 
     /// Forgets everything.
@@ -68,13 +80,23 @@ impl Cache {
         Some(hash(seed, topic.as_bytes()) as usize & (self.places.len() - 1))
     }
 
+    /// What was decided, if the same was asked for last.
+    #[inline]
+    pub(crate) fn again(&self, view: u64, what: u8, topic: &str) -> Option<Effect> {
+        self.places.get(self.latest)?.decision(view, what, topic)
+    }
+
+    /// What was decided at this place.
+    #[inline]
+    pub(crate) fn find(&mut self, at: usize, view: u64, what: u8, topic: &str) -> Option<Effect> {
+        self.latest = at;
+        self.get(at, view, what, topic)
+    }
+
+    /// The same, for who only looks.
     #[inline]
     pub(crate) fn get(&self, at: usize, view: u64, what: u8, topic: &str) -> Option<Effect> {
-        let place = &self.places[at];
-        let same = place.view == view
-            && place.answer >> 1 == what
-            && place.topic.get(..usize::from(place.len)) == Some(topic.as_bytes());
-        same.then_some(if place.answer & 1 == 1 { Effect::Allow } else { Effect::Deny })
+        self.places[at].decision(view, what, topic)
     }
 
     /// Notes a decision that was not at hand. One of four takes the place of another, so that more
@@ -116,6 +138,22 @@ mod tests {
         assert_eq!(cache.get(0, 7, 3, "a/b"), None);
         cache.clear();
         assert_eq!(cache.get(0, 7, 3, "a"), None);
+        assert_eq!(cache.again(7, 3, "a"), None);
+    }
+
+    #[test]
+    fn what_was_asked_for_last_is_at_hand_without_its_place_and_nothing_else_is() {
+        let mut cache = Cache::new(64);
+        assert_eq!(cache.again(1, 0, ""), None, "an empty place decides nothing");
+        for (at, topic) in [(9, "a/b"), (12, "a/c")] {
+            cache.put(at, 7, 3, topic, Effect::Allow);
+            assert_eq!(cache.find(at, 7, 3, topic), Some(Effect::Allow));
+            assert_eq!(cache.again(7, 3, topic), Some(Effect::Allow));
+        }
+        for (view, what, topic) in [(7, 3, "a/b"), (8, 3, "a/c"), (7, 2, "a/c"), (7, 3, "a/cc")] {
+            assert_eq!(cache.again(view, what, topic), None, "{view} {what} {topic}");
+        }
+        assert_eq!(Cache::new(0).again(7, 3, "a/c"), None);
     }
 
     #[test]

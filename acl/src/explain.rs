@@ -64,6 +64,19 @@ pub struct Passed {
     pub because: String,
 }
 
+/// What a decision costs a shard each time that it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeping {
+    /// No topic is looked at: of this action the rules say the same to this client for all of them.
+    Settled,
+    /// It is kept, and looked up in the rules where it is not at hand.
+    Kept,
+    /// It is looked up in the rules: there are few topics in them, the asked one is long, or nothing is
+    /// kept.
+    LookedUp,
+}
+
 /// The name of what authentication gave.
 const CLIENT_RULES: &str = "the client's rules";
 

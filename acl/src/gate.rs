@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use ringmain_mqtt::QoS;
 
 use crate::cache::{CACHE_PLACES, Cache};
-use crate::explain::Explanation;
+use crate::explain::{Explanation, Keeping};
 use crate::index::{Index, NONE};
 use crate::pattern::{Mode, Pattern};
 use crate::policy::{ClientRulesOrder, Policy};
@@ -198,11 +198,17 @@ impl Gate {
         if !view.open.has(what) {
             return self.policy.end(what).into();
         }
-        let place = || self.cache.place(view.id, what, topic);
-        let Some(at) = view.is_cached.then(place).flatten() else {
+        if !view.is_cached {
+            return view.decide(&self.policy, action, topic).into();
+        }
+        if let Some(effect) = self.cache.again(view.id, what, topic) {
+            self.cache.hits += 1;
+            return effect.into();
+        }
+        let Some(at) = self.cache.place(view.id, what, topic) else {
             return view.decide(&self.policy, action, topic).into();
         };
-        if let Some(effect) = self.cache.get(at, view.id, what, topic) {
+        if let Some(effect) = self.cache.find(at, view.id, what, topic) {
             self.cache.hits += 1;
             return effect.into();
         }
@@ -253,6 +259,18 @@ impl Gate {
         let cached = at.is_some_and(|at| self.cache.get(at, id, what, topic).is_some());
         let explanation = self.policy.explain(subject, own, action, topic, verbose);
         Explanation { cached: Some(cached), ..explanation }
+    }
+
+    /// What a decision costs.
+    #[must_use]
+    pub fn keeping(&self, client: &ClientPolicy, action: Action, topic: &str) -> Keeping {
+        let view = &*client.0;
+        let what = action.index();
+        if view.superuser || !view.open.has(what) {
+            return Keeping::Settled;
+        }
+        let place = || self.cache.place(view.id, what, topic);
+        if view.is_cached && place().is_some() { Keeping::Kept } else { Keeping::LookedUp }
     }
 
     fn superuser(&mut self) -> ClientPolicy {

@@ -46,7 +46,7 @@ pub use bans::{
     BAN_COLUMNS, BAN_PATTERNS_MAX, BAN_TEXT_BYTES_MAX, BANS_MAX, Ban, BanKind, BanTable, until,
 };
 pub use cache::CACHE_PLACES;
-pub use explain::{By, Explanation, Passed};
+pub use explain::{By, Explanation, Keeping, Passed};
 pub use gate::{CacheStats, ClientPolicy, Decision, Gate};
 pub use policy::{ClientRulesOrder, Policy, Settings};
 pub use rule::{

@@ -1,5 +1,6 @@
 //! The scenarios: one file each, and one line in [`REGISTRY`].
 
+mod acl;
 mod composite;
 mod fanout;
 mod firehose;
@@ -49,6 +50,7 @@ pub(crate) const REGISTRY: &[&dyn Scenario] = &[
     &shards::Shards,
     &observe::Observe,
     &scrape::Scrape,
+    &acl::Acl,
     &composite::SHORT,
     &composite::CHURN,
     &million::Million,

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 
+use ringmain_acl::{Effect, Policy, Settings, Source};
 use ringmain_mqtt::Version;
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::effects::{Effects, Op};
@@ -32,6 +33,8 @@ const HASH_SEED: u64 = 7;
 const TURN: usize = 16;
 /// Pairs of a publisher and a subscriber.
 const PAIRS: usize = 100;
+/// Rules of a node that has some.
+const RULES: usize = 1000;
 /// Subscribers of the fan-out.
 const FAN: usize = 1000;
 /// Operations of a measurement by time, and of one under valgrind.
@@ -41,8 +44,10 @@ const COUNTED: usize = 8_000;
 /// A scenario: its name, what one operation is, and how it is set up.
 type Scenario = (&'static str, &'static str, fn() -> Bench);
 
-const SCENARIOS: [Scenario; 21] = [
+const SCENARIOS: [Scenario; 23] = [
     ("p2p-qos0", "publish → deliver, QoS 0", || p2p(0, 1)),
+    ("p2p-rules", "the same by one of 1,000 rules", || Bench::new(ruled_pairs(), in_turns)),
+    ("burst-rules", "burst-qos0 by one of 1,000 rules", || burst_of(ruled_pairs())),
     ("p2p-qos1", "publish → deliver, QoS 1, with both PUBACKs", || p2p(1, 1)),
     ("cross-qos0", "publish → mail → deliver, QoS 0", || p2p(0, 2)),
     ("burst-qos0", "16 publishes in one receive, each", burst),
@@ -169,7 +174,10 @@ struct World {
 
 impl World {
     fn new(shards: usize) -> Self {
-        let mut cfg = EngineConfig::default();
+        Self::with(shards, EngineConfig::default())
+    }
+
+    fn with(shards: usize, mut cfg: EngineConfig) -> Self {
         cfg.sys.interval_s = 0;
         cfg.sys.heartbeat_s = 0;
         let shared = Arc::new(NodeShared::new(shards, HASH_SEED, 1_700_000_000_000, &cfg));
@@ -279,8 +287,22 @@ fn p2p(qos: u8, shards: usize) -> Bench {
     Bench::new(pairs(qos, shards), in_turns)
 }
 
+/// Each pair may have its topic by a rule of its own, and nothing else. What was decided is kept. (AZ05)
+fn ruled_pairs() -> World {
+    let rule = |n: usize| format!("{{allow, all, all, [\"bench/pair/{n:05}/+\"]}}.\n");
+    let rules: String = (0..RULES).rev().map(rule).collect();
+    let source = Source::emqx("rules", &rules).expect("valid");
+    let policy = Policy::compile(1, vec![source], Settings::new(Effect::Deny));
+    let cfg = EngineConfig { policy, ..EngineConfig::default() };
+    pairs_in(World::with(1, cfg), 0)
+}
+
 fn pairs(qos: u8, shards: usize) -> World {
-    let mut world = World::new(shards);
+    pairs_in(World::new(shards), qos)
+}
+
+fn pairs_in(mut world: World, qos: u8) -> World {
+    let shards = world.shards.len();
     for pair in 0..PAIRS {
         let (home, from) = (pair % shards, (pair + 1) % shards);
         let topic = format!("bench/pair/{pair:05}/data");
@@ -313,7 +335,10 @@ fn in_turns(world: &mut World, operations: usize) -> usize {
 
 /// Pairs whose publishers have 16 packets in one receive.
 fn burst() -> Bench {
-    let mut world = pairs(0, 1);
+    burst_of(pairs(0, 1))
+}
+
+fn burst_of(mut world: World) -> Bench {
     world.publishes.iter_mut().for_each(|(.., bytes)| *bytes = bytes.repeat(TURN));
     Bench::new(world, |world, operations| {
         let publishes = std::mem::take(&mut world.publishes);

@@ -80,6 +80,9 @@ pub enum ConfigError {
         /// The valid key it is closest to.
         nearest: String,
     },
+    /// A file of rules that `[authorization]` names.
+    #[error("{0}")]
+    Rules(ringmain_acl::SourceError),
     /// The value does not suit the key, or not together with others.
     #[error("{origin}: {key}: {message}")]
     Value {
@@ -97,6 +100,7 @@ impl ConfigError {
     pub(super) fn line(&self) -> u32 {
         match self {
             ConfigError::Unreadable { .. } => 0,
+            ConfigError::Rules(_) => u32::MAX,
             ConfigError::Syntax { origin, .. }
             | ConfigError::NoAssignment { origin }
             | ConfigError::UnknownKey { origin, .. }

@@ -1,8 +1,8 @@
 //! What a reload may change.
 
-use super::Config;
 use super::schema::{Listener, Mqtt};
 use super::section::{Reload, Section, SectionInfo};
+use super::{Config, authorization};
 
 /// A key with another value, both as TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Result<LiveChanges, Vec<KeyNee
             diff.section(name, info, old, new, &|_| true);
         }
     }
+    diff.live.keys.extend(authorization::changes(&old.authorization, &new.authorization));
     for listener in &old.listeners {
         match new.listeners.iter().find(|other| other.name == listener.name) {
             Some(other) => diff.listener(listener, other),

@@ -9,7 +9,7 @@ use super::field::Problem;
 use super::raw::{Raw, RawEntry, RawValue, parse_assignment, parse_document};
 use super::schema::{Listener, Mqtt};
 use super::section::{Section, SectionInfo};
-use super::{Config, relations};
+use super::{Config, authorization, relations};
 
 const ENV_PREFIX: &str = "RINGMAIN__";
 const LISTENERS: &str = "listeners";
@@ -39,7 +39,8 @@ impl Sources {
     /// # Errors
     /// All that is wrong with them.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        let mut loader = Loader::default();
+        let folder = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let mut loader = Loader { folder: folder.to_owned(), ..Loader::default() };
         if let Some(path) = &self.file {
             loader.file(path);
         }
@@ -82,6 +83,8 @@ struct Draft {
 
 #[derive(Debug, Default)]
 struct Loader {
+    /// Where relative paths of files that belong to the configuration start.
+    folder: PathBuf,
     assigns: Vec<Assign>,
     drafts: Vec<Draft>,
     errors: Vec<ConfigError>,
@@ -313,6 +316,10 @@ impl Loader {
             if listener.mqtt_overrides.is_empty() {
                 listener.mqtt = config.mqtt.clone();
             }
+        }
+        if let Some(origin) = self.places.of(&["authorization.files".to_owned()]) {
+            let rules = authorization::read(&mut config.authorization, &self.folder, &origin);
+            self.errors.extend(rules);
         }
         self.errors.extend(relations::check(&config, &self.places));
         // As one reads: down the file, then the other layers.

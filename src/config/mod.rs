@@ -5,6 +5,7 @@
 //! `--data-dir` and `--log`. A [`Config`] can only be had whole and valid; everything that is wrong
 //! with the layers is reported at once, each with the place it was written.
 
+mod authorization;
 mod error;
 mod field;
 mod live;
@@ -16,6 +17,7 @@ mod schema;
 mod section;
 mod show;
 
+pub use authorization::RuleFiles;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use field::{Bounds, Field, Kind, Problem};
 pub use live::{KeyChange, KeyNeedsRestart, LiveChanges};
@@ -65,6 +67,8 @@ sections! {
     log: Log,
     /// `[mqtt]`: what listeners without `[listeners.mqtt]` use.
     mqtt: Mqtt,
+    /// `[authorization]`.
+    authorization: Authorization,
     /// `[shared]`.
     shared: Shared,
     /// `[retained]`.

@@ -28,7 +28,7 @@ pub(crate) fn socket(config: &Config) -> Option<PathBuf> {
 }
 
 /// Writes to standard output; false if nobody reads it any more.
-fn say(text: &str) -> bool {
+pub(crate) fn say(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }

@@ -3,6 +3,9 @@
 //! Sections are taken apart without `..`: a key that is new to the schema does not compile until it is
 //! given to somebody, or the comment at its `_` says who else takes it. No key does nothing.
 
+use std::sync::Arc;
+
+use ringmain_acl::Policy;
 use ringmain_mqtt::QoS;
 use ringmain_shards::engine::config as engine;
 use ringmain_shards::engine::rates::Rates;
@@ -12,11 +15,12 @@ use ringmain_shards::reactor;
 use crate::config::{self, Config};
 
 /// What the engines are told.
-pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
+pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineConfig {
     let Config {
         node,
         log: _,
         mqtt: m,
+        authorization,
         shared,
         retained,
         limits,
@@ -46,8 +50,9 @@ pub(super) fn engine_config(c: &Config) -> engine::EngineConfig {
         limits: limit_config(limits),
         overload: overload_config(overload),
         sys: sys_config(sys),
-        // There is no place for rules in the configuration yet.
-        policy: engine::EngineConfig::default().policy,
+        // The rest of [authorization] is in `policy`.
+        policy: Arc::clone(policy),
+        decisions_kept: authorization.cache_places as usize,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringmain_acl::Policy;
 use ringmain_shards::boundary::{self, Control, LogLevel, Pressure};
 use ringmain_shards::engine::Shard;
 use ringmain_shards::engine::config::EngineConfig;
@@ -17,6 +18,7 @@ use super::memory::Watermarks;
 use super::observer::{self, Answer, Observer};
 use super::watchdog::Watchdog;
 use super::{DataPlane, Event, Notifier, refusal};
+use crate::authorization::Rules;
 use crate::config::{Config, Listener, LiveChanges};
 
 /// Starts the shards.
@@ -27,7 +29,8 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     let listeners = openable(&config.listeners)?;
     let mut node_cfg = node_config(&config, &listeners);
     let open: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
-    let engine = engine_of(&config, &open);
+    let rules = Rules::new(&config.authorization);
+    let engine = engine_of(&config, &open, rules.policy());
     let shards = node_cfg.shards.len();
     node_cfg.event_queue = node_cfg.event_queue.max(shards * 64);
     let seed = match config.node.hash_seed {
@@ -81,7 +84,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         descriptors_scarce: false,
     };
     spawn("ringmain-watch", move || watcher.run())?;
-    Ok(Box::new(Plane { orders, open, questions }))
+    Ok(Box::new(Plane { orders, open, questions, rules }))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -90,8 +93,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> 
 }
 
 /// The engine knows listeners by their index at the reactor: those that are open.
-fn engine_of(config: &Config, open: &[String]) -> Arc<EngineConfig> {
-    let mut engine = engine_config(config);
+fn engine_of(config: &Config, open: &[String], policy: &Arc<Policy>) -> Arc<EngineConfig> {
+    let mut engine = engine_config(config, policy);
     engine.listeners.retain(|l| open.contains(&l.name));
     Arc::new(engine)
 }
@@ -144,11 +147,16 @@ struct Plane {
     /// Names of the listeners that are open.
     open: Vec<String>,
     questions: flume::Sender<Question>,
+    rules: Rules,
 }
 
 impl DataPlane for Plane {
     fn apply(&mut self, config: Arc<Config>, _changes: &LiveChanges) {
-        let engine = engine_of(&config, &self.open);
+        if self.rules.follow(&config.authorization) {
+            let policy = self.rules.policy();
+            tracing::info!(rules = policy.rule_count(), epoch = policy.epoch(), "other rules hold");
+        }
+        let engine = engine_of(&config, &self.open, self.rules.policy());
         let order = Order::Apply { engine, watch: Watch::new(&config) };
         if self.orders.try_send(order).is_err() {
             tracing::error!("the shards did not take the configuration; try again");

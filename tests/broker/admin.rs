@@ -24,7 +24,7 @@ fn start(folder: &Folder, settings: &[&str]) -> Broker {
 }
 
 /// Status line and body.
-fn get(socket: &Path, path: &str) -> (String, String) {
+pub(super) fn get(socket: &Path, path: &str) -> (String, String) {
     let mut stream = UnixStream::connect(socket).expect("somebody listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sends");

@@ -19,7 +19,13 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
         "ringmain",
-        &["ringmain-control", "ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"],
+        &[
+            "ringmain-acl",
+            "ringmain-control",
+            "ringmain-kernel-params",
+            "ringmain-mqtt",
+            "ringmain-shards",
+        ],
     ),
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),
     ("ringmain-load", &["ringmain-kernel-params", "ringmain-mqtt"]),

@@ -79,6 +79,11 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         "subscriptions/revoked",
         "Subscriptions that ended since the rules do not allow them any more.",
     ),
+    ("authorization/cache_hit", "Decisions by the rules that were at hand."),
+    (
+        "authorization/cache_miss",
+        "Decisions that had to be looked up in the rules, of clients whose decisions are kept.",
+    ),
     ("packets/unsubscribe/error", "Filters of UNSUBSCRIBE packets that were refused."),
     ("messages/received", "Messages received, of any QoS."),
     ("messages/sent", "Messages sent, of any QoS."),

@@ -9,6 +9,7 @@ use ringmain_mqtt::{QoS, ReasonCode};
 use super::config::{DenyAction, EngineConfig};
 use super::conn::{Conn, State};
 use super::core::{After, Core, TimerKey, TimerKind};
+use super::counters::{Counters, DriverCounts};
 use super::effects::{CloseHow, Effects};
 use super::ids::Peer;
 use super::session::{SubRef, WillMessage};
@@ -50,8 +51,8 @@ impl Known {
 }
 
 impl Access {
-    pub(crate) fn new(policy: Arc<Policy>) -> Self {
-        Self { gate: Gate::new(policy), shared: Vec::new(), sweep: None }
+    pub(crate) fn new(policy: Arc<Policy>, decisions_kept: usize) -> Self {
+        Self { gate: Gate::with_cache(policy, decisions_kept), shared: Vec::new(), sweep: None }
     }
 
     /// What the rules say about a connection; `None` before CONNECT.
@@ -206,6 +207,13 @@ impl Core {
             self.counters.publish_auth_error += 1;
             self.counters.messages_dropped += 1;
         }
+    }
+
+    /// The counters, with what the driver and the gate counted for themselves.
+    pub(crate) fn count_all(&mut self, driver: &DriverCounts) -> &Counters {
+        self.counters.set_driver(driver);
+        self.counters.set_cache(self.access.gate.cache_stats());
+        &self.counters
     }
 
     /// Other rules hold. What they no longer allow ends within a second. (AZ06)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmain_acl::{Effect, Policy, Settings};
+use ringmain_acl::{CACHE_PLACES, Effect, Policy, Settings};
 use ringmain_mqtt::QoS;
 
 use super::rates::Rates;
@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub sys: SysConfig,
     /// What clients may do. (AZ01)
     pub policy: Arc<Policy>,
+    /// Decisions by these rules that a shard keeps, 64 bytes each; 0: none. Fixed when it starts. (AZ05)
+    pub decisions_kept: usize,
 }
 
 /// What the engine knows of a listener.
@@ -483,6 +485,7 @@ impl Default for EngineConfig {
             },
             // No rules: everybody may do everything.
             policy: Policy::compile(0, Vec::new(), Settings::new(Effect::Allow)),
+            decisions_kept: CACHE_PLACES,
         }
     }
 }

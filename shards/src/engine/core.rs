@@ -181,7 +181,7 @@ impl Core {
         let mut core = Self {
             id,
             conns: ConnTable::default(),
-            access: Access::new(Arc::clone(&cfg.policy)),
+            access: Access::new(Arc::clone(&cfg.policy), cfg.decisions_kept),
             sessions: Slab::default(),
             registry: HashTable::new(),
             memberships: Slab::default(),

@@ -1,5 +1,7 @@
 //! Counters of one shard. Plain integers: only the shard itself writes them; whoever asks gets a copy.
 
+use ringmain_acl::CacheStats;
+
 /// Why a copy of a message was not delivered. Each has a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
@@ -128,6 +130,10 @@ counters! {
     subscribe_auth_error => "packets/subscribe/auth_error",
     /// Subscriptions ended since the rules do not allow them any more.
     subscriptions_revoked => "subscriptions/revoked",
+    /// Decisions by the rules that were at hand. (AZ05)
+    authorization_cache_hit => "authorization/cache_hit",
+    /// Those that were looked up in the rules, of clients whose decisions are kept.
+    authorization_cache_miss => "authorization/cache_miss",
     /// SUBACK packets.
     suback_sent => "packets/suback/sent",
     /// UNSUBSCRIBE packets.
@@ -315,6 +321,12 @@ pub struct DriverCounts {
 }
 
 impl Counters {
+    /// Takes over what the gate counted.
+    pub(crate) fn set_cache(&mut self, stats: CacheStats) {
+        self.authorization_cache_hit = stats.hits;
+        self.authorization_cache_miss = stats.misses;
+    }
+
     /// Takes over what the driver counted.
     pub(crate) fn set_driver(&mut self, driver: &DriverCounts) {
         self.reactor_turns = driver.turns;

@@ -7,13 +7,12 @@ use crate::observe::{Histograms, MemoryUse, Report};
 
 impl Shard {
     pub(crate) fn report(&mut self, spare: Box<Histograms>, fx: &mut Effects) {
-        self.core.counters.set_driver(&fx.driver);
         let memory = self.memory(fx);
         let observed = fx.observe.take(spare);
         let report = Report {
             shard: self.core.id,
             at_ns: self.core.now_ms * 1_000_000,
-            counters: self.core.counters.clone(),
+            counters: self.core.count_all(&fx.driver).clone(),
             gauges: self.gauges(),
             memory,
             times: observed.times,

@@ -311,8 +311,7 @@ impl Shard {
             Mail::GroupDeliver(d) => self.on_group_deliver(*d, fx),
             Mail::GroupDone(done) => self.on_group_done(&done, fx),
             Mail::StatsAsk => {
-                self.core.counters.set_driver(&fx.driver);
-                let stats = Box::new((self.core.counters.clone(), self.gauges()));
+                let stats = Box::new((self.core.count_all(&fx.driver).clone(), self.gauges()));
                 fx.send(from, Mail::Stats(stats));
             }
             Mail::Stats(stats) => self.on_stats(&stats.0, &stats.1, fx),
@@ -358,12 +357,8 @@ impl Shard {
             Control::Report { spare } => self.report(spare, fx),
             Control::RecordTurns { token, ms } => fx.observe.record_turns(token, ms),
             Control::Stats { token } => {
-                self.core.counters.set_driver(&fx.driver);
-                fx.events.push(Event::Stats {
-                    shard: self.core.id,
-                    token,
-                    counters: Box::new(self.core.counters.clone()),
-                });
+                let counters = Box::new(self.core.count_all(&fx.driver).clone());
+                fx.events.push(Event::Stats { shard: self.core.id, token, counters });
             }
         }
     }

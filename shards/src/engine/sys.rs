@@ -114,8 +114,7 @@ impl Shard {
     pub(crate) fn on_sys_interval(&mut self, fx: &mut Effects) {
         self.sys.interval_timer = None;
         self.arm_interval();
-        self.core.counters.set_driver(&fx.driver);
-        self.sys.sum = self.core.counters.clone();
+        self.sys.sum = self.core.count_all(&fx.driver).clone();
         self.sys.gauges = self.gauges();
         self.sys.waiting = self.core.shards() - 1;
         for shard in 1..self.core.shards() {

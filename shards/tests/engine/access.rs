@@ -36,6 +36,16 @@ fn named<'a>(version: ringmain_mqtt::Version, id: &'a str, name: &'a str) -> Con
     Connect { username: Some(name), ..connect(version, id) }
 }
 
+/// A client that connects from this address.
+fn join_from(n: &mut Node, address: &str, id: &str) -> usize {
+    let wire = n.open_from(address, 0);
+    n.clients.push(Client::on(wire, V5));
+    let c = n.clients.len() - 1;
+    n.send(c, &Packet::Connect(connect(V5, id)));
+    assert_eq!(n.recv(c).code(), 0);
+    c
+}
+
 // AZ01, P04, S-29
 #[test]
 fn what_may_not_be_published_is_refused_and_goes_nowhere() {
@@ -100,6 +110,25 @@ fn a_filter_must_be_covered_also_within_a_group() {
         assert_eq!(n.counters().subscribe_auth_error, 5);
         let old = n.join(V311, "old");
         assert_eq!(n.sub(old, "no", 1), 0x80);
+    }
+}
+
+// AZ09
+#[test]
+fn by_the_default_policy_only_this_machine_sees_everything() {
+    for shards in SHARDS {
+        let policy =
+            Policy::compile(1, vec![Source::default_policy()], Settings::new(Effect::Deny));
+        let mut n = Node::with(shards, |cfg| cfg.policy = Arc::clone(&policy));
+        let all = ["#", "+/#", "$share/g/#", "$queue/#", "$SYS/#", "$SYS/brokers/+/version"];
+        let remote = n.join(V5, "remote");
+        assert_eq!(n.subscribe_all(remote, &all), [DENIED; 6]);
+        assert_eq!(n.subscribe_all(remote, &["a/#", "+/x", "$share/g/a/#"]), [1; 3]);
+        assert_eq!(n.put(remote, &publish("b", 1, "x")), ReasonCode::NO_MATCHING_SUBSCRIBERS.0);
+        for (id, address) in [("four", "127.0.0.1:4711"), ("six", "[::1]:4711")] {
+            let local = join_from(&mut n, address, id);
+            assert_eq!(n.subscribe_all(local, &all), [1; 6], "{address}");
+        }
     }
 }
 
@@ -240,13 +269,8 @@ fn more_kinds_of_clients_than_there_are_numbers_are_told_apart() {
     let mut n = node(1, &rules);
     let mut clients = Vec::new();
     for i in 0..300 {
-        let wire = n.open_from(&format!("10.0.{}.{}:1000", i / 250, i % 250 + 1), 0);
-        n.clients.push(Client::on(wire, V5));
-        let c = n.clients.len() - 1;
-        let id = format!("c{i}");
-        n.send(c, &Packet::Connect(connect(V5, &id)));
-        assert_eq!(n.recv(c).code(), 0);
-        clients.push(c);
+        let address = format!("10.0.{}.{}:1000", i / 250, i % 250 + 1);
+        clients.push(join_from(&mut n, &address, &format!("c{i}")));
     }
     for round in 1..3 {
         for (i, c) in clients.iter().enumerate() {

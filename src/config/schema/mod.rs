@@ -3,6 +3,7 @@
 //! `config/ringmain.example.toml` is written from these declarations.
 
 mod admin;
+mod authorization;
 mod limits;
 mod listener;
 mod mqtt;
@@ -10,6 +11,7 @@ mod node;
 mod observe;
 
 pub use admin::{Admin, MetricsListen};
+pub use authorization::{Authorization, ClientRules, Form, NoMatch, RulesPath};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
 pub use mqtt::{
