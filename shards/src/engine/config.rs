@@ -50,6 +50,8 @@ pub struct ListenerConfig {
     pub max_connections_per_ip: u32,
     /// New connections per second from one address; 0 = no limit. More are closed. (T15)
     pub max_connection_rate_per_ip_per_s: u32,
+    /// Whether clients are let in only after a verdict: see [`auth`](super::auth). (AU01)
+    pub authenticate: bool,
     /// Own protocol settings instead of [`EngineConfig::mqtt`].
     pub mqtt: Option<Box<MqttConfig>>,
 }
