@@ -10,7 +10,7 @@ use ringmain_control::client::Client;
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
 use crate::doctor::{self, Doctor};
-use crate::{boot, logging, observe, plane};
+use crate::{boot, logging, observe, plane, users};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -49,6 +49,10 @@ enum Command {
     Audit(Box<Observing<observe::Audit>>),
     /// Draw a flame graph of a running broker
     Profile(Box<Observing<observe::Profile>>),
+    /// Add, change, delete, list and import users of a file that `type = "users"` and `type = "scram"` of
+    /// [[authentication]] read. A broker that runs sees changes within seconds
+    #[command(subcommand)]
+    User(users::User),
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
     Home {
         #[command(flatten)]
@@ -134,6 +138,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::ExplainSlow(o)) => observe(cli.options, *o, observe::explain_slow),
         Some(Command::Audit(o)) => observe(cli.options, *o, observe::audit),
         Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
+        Some(Command::User(user)) => users::run(&user),
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
         }
@@ -157,6 +162,9 @@ fn observe<T: Args>(before: Options, o: Observing<T>, run: observe::Run<T>) -> E
 fn check_config(sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(config) => {
+            if let Err(errors) = config.authentication.check_files() {
+                return wrong(&errors);
+            }
             // A reader that has seen enough is no failure.
             let _ = std::io::stdout().write_all(effective(&config).as_bytes());
             ExitCode::SUCCESS

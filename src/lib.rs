@@ -11,3 +11,4 @@ mod observe;
 pub mod plane;
 pub mod signals;
 mod symbols;
+mod users;

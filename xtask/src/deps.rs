@@ -19,7 +19,14 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
         "ringmain",
-        &["ringmain-control", "ringmain-kernel-params", "ringmain-mqtt", "ringmain-shards"],
+        &[
+            "ringmain-acl",
+            "ringmain-auth",
+            "ringmain-control",
+            "ringmain-kernel-params",
+            "ringmain-mqtt",
+            "ringmain-shards",
+        ],
     ),
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),
     ("ringmain-load", &["ringmain-kernel-params", "ringmain-mqtt"]),

@@ -20,11 +20,9 @@ pub const AUTH_OPEN_MAX: usize = 65_536;
 
 /// Takes requests from shards, on their threads.
 pub trait Authenticator: fmt::Debug + Send + Sync {
-    /// Takes a request, which is answered once. Never waits.
-    ///
-    /// # Errors
-    /// Gives it back when there is no room: the client is told that the server is busy. (AU18)
-    fn ask(&self, request: Box<AuthRequest>) -> Result<(), Box<AuthRequest>>;
+    /// Takes a request, which is answered once. Never waits. False when there is no room: then there is no answer, and
+    /// the client is told that the server is busy. (AU18)
+    fn ask(&self, request: Box<AuthRequest>) -> bool;
 }
 
 /// All that may decide about a client. `Debug` shows neither password nor authentication data.

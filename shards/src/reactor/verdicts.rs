@@ -36,10 +36,9 @@ impl Verdicts {
     }
 
     pub(super) fn ask(&mut self, request: Box<AuthRequest>) {
-        let not_taken = match &self.authenticator {
-            Some(authenticator) => authenticator.ask(request).err(),
-            None => Some(request),
-        };
-        self.refused.extend(not_taken.map(|request| request.conn));
+        let conn = request.conn;
+        if !self.authenticator.as_ref().is_some_and(|authenticator| authenticator.ask(request)) {
+            self.refused.push(conn);
+        }
     }
 }
