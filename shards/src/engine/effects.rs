@@ -61,7 +61,7 @@ pub enum Op {
     },
     /// Move the connection to another shard: there it becomes
     /// [`Input::Arrived`](super::input::Input::Arrived); here its id ends without `Closed`. Only
-    /// before `Established`, and with nothing written to it.
+    /// before `Established`, and when all that was written to it was sent.
     Handover {
         /// Which connection.
         conn: ConnId,
