@@ -183,7 +183,16 @@ impl Root<'_> {
             tracing::info!(
                 "only this host can connect; to open the broker to the network, use \
                  --listen tcp://0.0.0.0:1883 --listen tcp://[::]:1883 or [[listeners]] in a \
-                 configuration file; without authentication anybody there can then connect"
+                 configuration file; without [[authentication]] anybody there can then connect"
+            );
+        }
+        let open = self.config.listeners.iter().enumerate();
+        let open = open.filter(|(at, _)| !self.config.authentication.asks(*at));
+        for (_, listener) in open.filter(|(_, l)| !l.url.ip.is_loopback()) {
+            tracing::warn!(
+                listener = listener.name,
+                "anybody who reaches this listener can connect: add [[authentication]], see \
+                 docs/user/authentication.md"
             );
         }
     }
@@ -213,6 +222,7 @@ impl Root<'_> {
         };
         let changes = match Config::diff_live(&self.config, &config) {
             Ok(changes) if changes.is_empty() => {
+                self.plane.refresh();
                 tracing::info!("the configuration is the same as before");
                 return "a reload found nothing new".to_owned();
             }
@@ -225,6 +235,13 @@ impl Root<'_> {
                 return "a reload changed nothing: some keys need a restart".to_owned();
             }
         };
+        if let Err(errors) = config.authentication.check_files() {
+            for error in &errors.0 {
+                tracing::error!("{error}");
+            }
+            tracing::error!("nothing was changed: a file that the configuration names has errors");
+            return "a reload changed nothing: a file has errors".to_owned();
+        }
         for change in &changes.keys {
             tracing::info!(key = change.key, old = change.old, new = change.new, "changed");
         }
@@ -233,6 +250,7 @@ impl Root<'_> {
         }
         self.config = Arc::new(config);
         self.plane.apply(Arc::clone(&self.config), &changes);
+        self.plane.refresh();
         format!("a reload changed {} keys", changes.keys.len())
     }
 }

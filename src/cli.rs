@@ -10,7 +10,7 @@ use ringmain_control::client::Client;
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
 use crate::doctor::{self, Doctor};
-use crate::{boot, explain, logging, observe, plane};
+use crate::{boot, explain, logging, observe, plane, users};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -55,6 +55,10 @@ enum Command {
     },
     /// Draw a flame graph of a running broker
     Profile(Box<Observing<observe::Profile>>),
+    /// Add, change, delete, list and import users of a file that `type = "users"` and `type = "scram"` of
+    /// [[authentication]] read. A broker that runs sees changes within seconds
+    #[command(subcommand)]
+    User(users::User),
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
     Home {
         #[command(flatten)]
@@ -163,6 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Explain { what: Explain::Publish(e) }) => explain(cli.options, *e),
         Some(Command::Explain { what: Explain::Subscribe(e) }) => explain(cli.options, *e),
         Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
+        Some(Command::User(user)) => users::run(&user),
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
         }
@@ -197,6 +202,9 @@ fn explain<T: Args + explain::Ask>(before: Options, e: Explaining<T>) -> ExitCod
 fn check_config(sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(config) => {
+            if let Err(errors) = config.authentication.check_files() {
+                return wrong(&errors);
+            }
             // A reader that has seen enough is no failure.
             let _ = std::io::stdout().write_all(effective(&config).as_bytes());
             ExitCode::SUCCESS

@@ -13,3 +13,4 @@ mod observe;
 pub mod plane;
 pub mod signals;
 mod symbols;
+mod users;

@@ -14,7 +14,7 @@ use crate::sources::scram::Exchange;
 #[derive(Clone)]
 pub struct Request {
     /// Comes back in the [`Answer`](crate::Answer): which shard and connection asked.
-    pub token: u64,
+    pub token: u128,
     /// Number of the listener, which selects the chain.
     pub listener: u16,
     /// Address of the client.
@@ -75,7 +75,7 @@ pub struct PeerCertificate {
 impl Request {
     /// A CONNECT with nothing in it, as a start for others.
     #[must_use]
-    pub fn connect(token: u64, listener: u16, peer: IpAddr, version: Version) -> Self {
+    pub fn connect(token: u128, listener: u16, peer: IpAddr, version: Version) -> Self {
         Self {
             token,
             listener,

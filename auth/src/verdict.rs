@@ -15,7 +15,7 @@ pub const RULES_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The token of the request.
-    pub token: u64,
+    pub token: u128,
     /// What to do.
     pub verdict: Verdict,
 }

@@ -3,7 +3,10 @@
 use ringmain_shards::engine::config::QueueDropPolicy;
 
 use crate::rng::Rng;
-use crate::world::WorldConfig;
+use crate::world::{AuthConfig, WorldConfig};
+
+/// Watchers of wills: the first devices.
+pub const WATCHERS: usize = 2;
 
 /// Themes; a seed takes them in turn unless one is named.
 pub const NAMES: &[&str] = &[
@@ -153,6 +156,7 @@ impl Scenario {
         let mut s = Self::plain(name, &mut rng, steps);
         s.apply_theme(&mut rng);
         s.administer(&mut Rng::new(seed ^ 0xAD31_2157));
+        s.authenticate(&mut Rng::new(seed ^ 0x0A07_4E71));
         if let Some(n) = shards {
             s.world.shards = n;
         }
@@ -170,6 +174,7 @@ impl Scenario {
                 tick_late_ms: 0,
                 move_late_ms: *rng.pick(&[0, 1, 20]),
                 packetwise: false,
+                auth: None,
             },
             devices: rng.range(3, 7) as usize,
             steps,
@@ -242,6 +247,15 @@ impl Scenario {
         self.kick = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };
         self.dump = if rng.chance(150) { 2 } else { 0 };
         self.reload = if rng.chance(150) { *rng.pick(&[1, 5]) } else { 0 };
+    }
+
+    /// In some of the seeds clients are let in only after a verdict.
+    fn authenticate(&mut self, rng: &mut Rng) {
+        if rng.chance(300) {
+            let late_ms = *rng.pick(&[0, 5, 200]);
+            let refuse = *rng.pick(&[0, 0, 100]);
+            self.world.auth = Some(AuthConfig { late_ms, refuse, spared: WATCHERS });
+        }
     }
 
     fn apply_theme(&mut self, rng: &mut Rng) {

@@ -14,7 +14,7 @@ use crate::device::{Act, Device, Numbers};
 use crate::oracle::{Facts, Oracle, Rules, Violation};
 use crate::plant::Plant;
 use crate::rng::Rng;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, WATCHERS};
 use crate::wire::ToServer;
 use crate::world::{Seen, World};
 
@@ -60,9 +60,6 @@ pub struct Outcome {
 
 /// Lines of trace that are kept.
 const TRACE_MAX: usize = 100_000;
-
-/// Watchers of wills.
-const WATCHERS: usize = 2;
 
 /// Virtual time that a calm may take, in ms.
 const CALM_MAX_MS: u64 = 120_000;
@@ -137,6 +134,7 @@ fn engine_config(s: &Scenario) -> EngineConfig {
     c.sys.interval_s = 0;
     c.sys.heartbeat_s = 0;
     c.sys.client_events = false;
+    c.listeners[0].authenticate = s.world.auth.is_some();
     c.shared.strategy = strategy(s.strategy);
     if s.redispatch_late {
         c.shared.redispatch = Redispatch::OnSessionEnd;

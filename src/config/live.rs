@@ -49,6 +49,10 @@ pub(super) fn diff(old: &Config, new: &Config) -> Result<LiveChanges, Vec<KeyNee
         }
     }
     diff.live.keys.extend(authorization::changes(&old.authorization, &new.authorization));
+    if old.authentication != new.authentication {
+        let (old, new) = (old.authentication.summary(), new.authentication.summary());
+        diff.live.keys.push(KeyChange { key: "authentication".to_owned(), old, new });
+    }
     for listener in &old.listeners {
         match new.listeners.iter().find(|other| other.name == listener.name) {
             Some(other) => diff.listener(listener, other),

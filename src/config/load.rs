@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::authentication::{self, Written};
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::field::Problem;
 use super::raw::{Raw, RawEntry, RawValue, parse_assignment, parse_document};
@@ -87,6 +88,7 @@ struct Loader {
     folder: PathBuf,
     assigns: Vec<Assign>,
     drafts: Vec<Draft>,
+    authentication: Written,
     errors: Vec<ConfigError>,
     places: Places,
 }
@@ -168,6 +170,7 @@ impl Loader {
             return;
         }
         self.drafts.clear();
+        self.authentication.forget_listeners();
         for (at, url) in urls.iter().enumerate() {
             let origin = Origin::Option(format!("--listen {url}"));
             self.drafts.push(Draft { origin: origin.clone(), assigns: Vec::new() });
@@ -179,6 +182,9 @@ impl Loader {
     fn route(&mut self, path: &[String], raw: &Raw, origin: &Origin) {
         match path {
             [name] if name == LISTENERS => self.listener_list(raw, origin),
+            [name, ..] if authentication::SECTIONS.contains(&name.as_str()) => {
+                self.authentication(path, raw, origin);
+            }
             [name] if section_info(name).is_some() => {
                 for entry in self.table(name, raw, origin) {
                     let origin = origin.at(entry.line);
@@ -227,6 +233,7 @@ impl Loader {
             return self.value_error(LISTENERS.to_owned(), message, origin);
         };
         self.drafts.clear();
+        self.authentication.forget_listeners();
         for (at, item) in items.iter().enumerate() {
             let origin = origin.at(item.line);
             self.drafts.push(Draft { origin: origin.clone(), assigns: Vec::new() });
@@ -237,6 +244,11 @@ impl Loader {
     /// The same as `route` inside a listener that exists.
     fn route_listener(&mut self, at: usize, path: &[String], raw: &Raw, origin: &Origin) {
         let full = |path: &[String]| [&[LISTENERS.to_owned(), at.to_string()], path].concat();
+        if let [key, ..] = path
+            && authentication::LISTENER_KEYS.contains(&key.as_str())
+        {
+            return self.authentication(&full(path), raw, origin);
+        }
         let (section, info, rest) = match path {
             [] => ("", &Listener::INFO, path),
             [name, rest @ ..] if name == "mqtt" => ("mqtt", &Mqtt::INFO, rest),
@@ -273,6 +285,13 @@ impl Loader {
                 }
                 self.unknown(&full(path), nearest.join("."), origin);
             }
+        }
+    }
+
+    /// Takes what is read as a whole, later.
+    fn authentication(&mut self, path: &[String], raw: &Raw, origin: &Origin) {
+        if let Err(message) = self.authentication.put(path, raw, origin) {
+            self.value_error(path.join("."), message, origin);
         }
     }
 
@@ -320,6 +339,10 @@ impl Loader {
         if let Some(origin) = self.places.of(&["authorization.files".to_owned()]) {
             let rules = authorization::read(&mut config.authorization, &self.folder, &origin);
             self.errors.extend(rules);
+        }
+        match std::mem::take(&mut self.authentication).read() {
+            Ok(authentication) => config.authentication = authentication,
+            Err(errors) => self.errors.extend(errors),
         }
         self.errors.extend(relations::check(&config, &self.places));
         // As one reads: down the file, then the other layers.
@@ -398,7 +421,8 @@ fn nearest(path: &[String]) -> String {
         },
         _ => {
             let sections = Config::SECTIONS.iter().map(|(section, _)| (*section).to_owned());
-            let sections = sections.chain([LISTENERS.to_owned()]);
+            let others = [&[LISTENERS][..], &authentication::SECTIONS].concat();
+            let sections = sections.chain(others.into_iter().map(str::to_owned));
             let section = best(leaf, sections);
             let key = best(leaf, keys().map(|(_, key)| key.to_owned()));
             match keys().find(|(_, name)| *name == key) {

@@ -5,6 +5,7 @@
 //! `--data-dir` and `--log`. A [`Config`] can only be had whole and valid; everything that is wrong
 //! with the layers is reported at once, each with the place it was written.
 
+mod authentication;
 mod authorization;
 mod error;
 mod field;
@@ -17,6 +18,7 @@ mod schema;
 mod section;
 mod show;
 
+pub use authentication::Authentication;
 pub use authorization::RuleFiles;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use field::{Bounds, Field, Kind, Problem};
@@ -33,13 +35,19 @@ macro_rules! sections {
         #[derive(Debug, Clone, PartialEq)]
         pub struct Config {
             $( $(#[doc = $doc])* pub $name: $ty, )*
+            /// `[auth]`, `[[authentication]]`, and what listeners say of it.
+            pub authentication: Authentication,
             /// `[[listeners]]`, at least one; each with its own effective `[mqtt]`.
             pub listeners: Vec<Listener>,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Config { $( $name: $ty::default(), )* listeners: Listener::loopback() }
+                Config {
+                    $( $name: $ty::default(), )*
+                    authentication: Authentication::default(),
+                    listeners: Listener::loopback(),
+                }
             }
         }
 

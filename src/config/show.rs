@@ -18,12 +18,18 @@ pub fn effective(config: &Config) -> String {
             listeners(&mut out, config);
         }
     }
+    out.push_str(&config.authentication.toml());
     out
 }
 
 fn listeners(out: &mut String, config: &Config) {
-    for listener in &config.listeners {
+    for (at, listener) in config.listeners.iter().enumerate() {
         keys(out, &format!("[[{LISTENERS}]]"), &Listener::INFO, listener);
+        for (key, value) in config.authentication.toml_of_listener(at) {
+            // Behind the last key, before the empty line.
+            out.pop();
+            let _ = writeln!(out, "{key} = {value}\n");
+        }
         if !listener.mqtt_overrides.is_empty() {
             let _ = writeln!(out, "[{LISTENERS}.mqtt]");
             for key in &listener.mqtt_overrides {
@@ -53,6 +59,7 @@ pub fn example() -> String {
             example_listeners(&mut out, &config);
         }
     }
+    out.push_str(AUTHENTICATION);
     out
 }
 
@@ -64,6 +71,8 @@ fn example_listeners(out: &mut String, config: &Config) {
     annotated(out, &header, &Listener::INFO, &first);
     out.push_str("\n# Any key of [mqtt], for the clients of the listener above alone:\n");
     out.push_str("# [listeners.mqtt]\n# max_qos = 1\n");
+    out.push_str("\n# Who may connect to the listener above, if not what [auth] and [[authentication]] say:\n");
+    out.push_str("# allow_anonymous = true\n# [[listeners.authentication]]\n# type = \"users\"\n");
     let default = Listener::default();
     for listener in rest {
         let _ = writeln!(out, "\n{header}");
@@ -142,4 +151,19 @@ const HEADER: &str = "\
 #
 # SIGHUP reads all layers again. If any is wrong, or a key that needs a restart differs, nothing
 # changes and the log says why.
+";
+
+const AUTHENTICATION: &str = "
+
+# ------------------------------------------------------------------------------------------------
+# Who may connect, and as whom; see docs/user/authentication.md for all keys. Without these sections
+# everybody may, as an anonymous client. With them nobody may whom no authenticator knows, unless
+# allow_anonymous says so. Reloads live.
+#
+# [auth]
+# allow_anonymous = false
+#
+# [[authentication]]
+# type = \"users\"
+# file = \"/etc/ringmain/users\"
 ";

@@ -29,6 +29,7 @@ pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineC
         sys,
         admin: _,
         observe: _,
+        authentication,
         listeners,
     } = c; // [admin] is in `crate::admin`, [log] the root's, [reactor] and [observe] in `node_config`
     let config::Node {
@@ -43,7 +44,11 @@ pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineC
         node: name.clone(),
         sysdescr: "Ringmain MQTT broker".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        listeners: listeners.iter().map(listener).collect(),
+        listeners: listeners
+            .iter()
+            .enumerate()
+            .map(|(at, l)| listener(l, authentication.asks(at)))
+            .collect(),
         mqtt: mqtt(m),
         shared: shared_config(shared),
         retained: retained_config(retained),
@@ -181,7 +186,7 @@ fn sys_config(s: &config::Sys) -> engine::SysConfig {
     }
 }
 
-fn listener(l: &config::Listener) -> engine::ListenerConfig {
+fn listener(l: &config::Listener, authenticate: bool) -> engine::ListenerConfig {
     let config::Listener {
         name,
         url: _,      // socket
@@ -227,6 +232,7 @@ fn listener(l: &config::Listener) -> engine::ListenerConfig {
         },
         max_connections_per_ip: *max_connections_per_ip,
         max_connection_rate_per_ip_per_s: *max_connection_rate_per_ip_per_s,
+        authenticate,
         mqtt: (!mqtt_overrides.is_empty()).then(|| Box::new(mqtt(own))),
     }
 }

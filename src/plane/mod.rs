@@ -3,6 +3,7 @@
 //! The root starts a [`DataPlane`] with a [`Notifier`], then only reacts to [`Event`]s; it never
 //! looks into a shard.
 
+mod authentication;
 mod convert;
 mod descriptors;
 mod memory;
@@ -52,6 +53,9 @@ impl Notifier {
 pub trait DataPlane {
     /// Takes over a new configuration, of which `changes` differ; all of them can change live.
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges);
+
+    /// Has files read again that the configuration names, if they have changed: who may connect.
+    fn refresh(&self) {}
 
     /// Where questions about the shards are answered, from any thread, until the data plane ends.
     fn questions(&self) -> flume::Sender<Question>;

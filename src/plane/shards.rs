@@ -12,6 +12,7 @@ use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::observe::Question;
 use ringmain_shards::reactor::{self, Node};
 
+use super::authentication::Authentication;
 use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::Watermarks;
@@ -31,6 +32,8 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     let open: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
     let rules = Rules::new(&config.authorization);
     let engine = engine_of(&config, &open, rules.policy());
+    let authentication = Authentication::start(&config, &open)?;
+    node_cfg.authenticator = Some(authentication.authenticator());
     let shards = node_cfg.shards.len();
     node_cfg.event_queue = node_cfg.event_queue.max(shards * 64);
     let seed = match config.node.hash_seed {
@@ -49,6 +52,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         }
     };
     let node = reactor::run(&node_cfg, factory).map_err(|e| refusal::explained(&e, shards))?;
+    authentication.answer_to(node.handles());
     for d in &node.kernel().degradations {
         tracing::warn!(
             feature = ?d.feature,
@@ -84,7 +88,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         descriptors_scarce: false,
     };
     spawn("ringmain-watch", move || watcher.run())?;
-    Ok(Box::new(Plane { orders, open, questions, rules }))
+    Ok(Box::new(Plane { orders, open, questions, rules, authentication }))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -148,10 +152,16 @@ struct Plane {
     open: Vec<String>,
     questions: flume::Sender<Question>,
     rules: Rules,
+    authentication: Authentication,
 }
 
 impl DataPlane for Plane {
     fn apply(&mut self, config: Arc<Config>, _changes: &LiveChanges) {
+        // First: no shard asks before there is somebody to answer.
+        if let Err(why) = self.authentication.apply(&config, &self.open) {
+            tracing::error!("{why}");
+            return tracing::error!("nothing was changed: a file of [[authentication]] has errors");
+        }
         if self.rules.follow(&config.authorization) {
             let policy = self.rules.policy();
             tracing::info!(rules = policy.rule_count(), epoch = policy.epoch(), "other rules hold");
@@ -161,6 +171,10 @@ impl DataPlane for Plane {
         if self.orders.try_send(order).is_err() {
             tracing::error!("the shards did not take the configuration; try again");
         }
+    }
+
+    fn refresh(&self) {
+        self.authentication.refresh();
     }
 
     fn questions(&self) -> flume::Sender<Question> {

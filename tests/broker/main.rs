@@ -1,6 +1,7 @@
 //! The binary as a process, with clients, operators and supervisors around it. Ports are chosen by the kernel.
 
 mod admin;
+mod authenticate;
 mod authorize;
 mod notify;
 mod observe;

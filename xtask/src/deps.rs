@@ -21,6 +21,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
         "ringmain",
         &[
             "ringmain-acl",
+            "ringmain-auth",
             "ringmain-control",
             "ringmain-kernel-params",
             "ringmain-mqtt",

@@ -249,6 +249,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether a listener has nobody to ask: all its clients are admitted, as anonymous ones.
+    #[must_use]
+    pub fn admits_everybody(&self, listener: u16) -> bool {
+        let chain = self.listeners.get(&listener).unwrap_or(&self.chain);
+        let asks = chain.entries.iter().any(|entry| entry.common.enabled);
+        chain.allow_anonymous && !asks && self.settings.after.is_empty()
+    }
+}
+
 impl Settings {
     fn read(value: &toml::Value) -> Result<Self, ConfigError> {
         let table = value.as_table().ok_or_else(|| ConfigError::new("auth", "must be a table"))?;

@@ -64,6 +64,15 @@ impl Built {
         self.listeners.get(&listener).unwrap_or(&self.global)
     }
 
+    /// Does the upkeep of all sources now.
+    pub(super) async fn refresh(&self, clock: &Clock) {
+        for (_, stage) in &self.stages {
+            if stage.source.upkeep_every_s().is_some() {
+                upkeep(&*stage.source, &stage.name, clock).await;
+            }
+        }
+    }
+
     /// Starts the upkeep of all sources that are not among those of `before`. Each ends with its source.
     pub(super) fn spawn_upkeep(&self, clock: &Clock, before: Option<&Self>) {
         for (_, stage) in &self.stages {

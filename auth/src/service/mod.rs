@@ -1,6 +1,7 @@
 //! The thread that answers.
 
 mod build;
+mod denials;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::lockout::Lockout;
 use crate::{Answer, Denial, Phase, Request, Verdict};
 use build::Built;
+use denials::Denials;
 
 /// Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -51,6 +53,7 @@ pub struct Handle {
 #[derive(Debug)]
 enum Order {
     Reload(Box<Config>, Sender<Result<(), Vec<ConfigError>>>),
+    Refresh,
     Drain(Sender<usize>),
     End,
 }
@@ -91,6 +94,14 @@ struct Counters {
 }
 
 impl Service {
+    /// Reads what the authenticators need, and throws it away.
+    ///
+    /// # Errors
+    /// All that is wrong with the configuration, unreadable files included.
+    pub fn check(config: &Config) -> Result<(), Vec<ConfigError>> {
+        Built::new(config, None, &system_clock()).map(drop)
+    }
+
     /// Reads what the authenticators need, and starts the thread.
     ///
     /// # Errors
@@ -110,6 +121,7 @@ impl Service {
             answers,
             stats: Arc::clone(&stats),
             built: ArcSwap::from_pointee(built),
+            denials: Denials::default(),
             reloading: tokio::sync::Mutex::default(),
         });
         let failed = |error: std::io::Error| {
@@ -140,6 +152,13 @@ impl Service {
         let (reply, answer) = flume::bounded(1);
         self.orders.send(Order::Reload(Box::new(config), reply)).map_err(|_| ended())?;
         answer.recv().map_err(|_| ended())?
+    }
+
+    /// Looks at once whether files and key sets have changed, instead of when it is time. Returns before that is done;
+    /// what is wrong with them is in the log, and they stay as they were.
+    pub fn refresh(&self) {
+        // Full: others are on their way.
+        let _ = self.orders.try_send(Order::Refresh);
     }
 
     /// Forgets all decisions; returns how many. Waits until it is done. // AU15
@@ -194,6 +213,7 @@ struct Core {
     answers: Answers,
     stats: Arc<Counters>,
     built: ArcSwap<Built>,
+    denials: Denials,
     reloading: tokio::sync::Mutex<()>,
 }
 
@@ -208,6 +228,10 @@ impl Core {
                         // It reads files: clients are served meanwhile.
                         let core = Arc::clone(&self);
                         tokio::spawn(async move { reply.send(core.reload(*config).await) });
+                    }
+                    Ok(Order::Refresh) => {
+                        let core = Arc::clone(&self);
+                        tokio::spawn(async move { core.built.load_full().refresh(&core.clock).await });
                     }
                     Ok(Order::Drain(reply)) => {
                         let _ = reply.send(self.built.load().deps.cache.drain());
@@ -249,6 +273,9 @@ impl Core {
             Verdict::Busy => &self.stats.busy,
         };
         counter.fetch_add(1, Relaxed);
+        if let Verdict::Deny(denial) = &verdict {
+            self.denials.say(&request, denial, (self.clock)());
+        }
         (self.answers)(Answer { token, verdict });
     }
 

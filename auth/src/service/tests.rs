@@ -48,7 +48,7 @@ impl Node {
         Config::parse(&text.replace("USERS", &file)).expect(text)
     }
 
-    fn ask(&self, mut request: Request, token: u64) -> Verdict {
+    fn ask(&self, mut request: Request, token: u128) -> Verdict {
         request.token = token;
         self.service.handle().try_send(request).expect("there is room");
         let answer = self.answers.recv_timeout(PATIENCE).expect("an answer");
@@ -209,7 +209,7 @@ fn scram_goes_through_the_service_and_re_authenticates() {
     );
 }
 
-fn first(node: &Node, request: &mut Request, name: &str, token: u64) -> (String, Verdict) {
+fn first(node: &Node, request: &mut Request, name: &str, token: u128) -> (String, Verdict) {
     let bare = format!("n={name},r=fyko+d2lbbFgONRv9qkxdawL");
     request.data = Some(format!("n,,{bare}").into_bytes().into());
     let verdict = node.ask(request.clone(), token);

@@ -24,8 +24,11 @@ const STEPS_MAX: usize = 400;
 
 fuzz_target!(|input: &[u8]| {
     let mut bytes = Bytes(input);
-    let shards = usize::from(bytes.byte() % 3) + 1;
-    let mut node = Node::new(shards, config(&mut bytes));
+    let first = bytes.byte();
+    let shards = usize::from(first % 3) + 1;
+    let mut cfg = config(&mut bytes);
+    cfg.listeners[0].authenticate = first & 0x80 != 0;
+    let mut node = Node::new(shards, cfg);
     for _ in 0..STEPS_MAX {
         if bytes.is_empty() {
             break;
@@ -82,6 +85,9 @@ fn config(bytes: &mut Bytes<'_>) -> EngineConfig {
 fn step(node: &mut Node, bytes: &mut Bytes<'_>) {
     let what = bytes.byte();
     let which = usize::from(bytes.byte());
+    if what & 0x40 != 0 {
+        node.decide(which, bytes.byte());
+    }
     match what % 16 {
         0 => node.open(which),
         // A connection with its CONNECT: without one nothing else happens.

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use ringmain_mqtt::ReasonCode;
 use ringmain_shards::boundary::Control;
+use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict, Exchange, Identity};
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::counters::{Counters, Gauges};
 use ringmain_shards::engine::effects::{Effects, Op};
@@ -14,6 +16,8 @@ use ringmain_shards::engine::mail::Parcel;
 use ringmain_shards::engine::packed::Batch;
 use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::engine::{Machine, Shard};
+
+use crate::packets::CLIENT_IDS;
 
 const CONNECTIONS_MAX: usize = 16;
 /// Turns without an end to the mail: something goes round in circles.
@@ -27,7 +31,6 @@ struct Slot {
     /// The machine closed it; `Closed` is owed.
     closing: bool,
     established: bool,
-    written: bool,
     unsent: u32,
 }
 
@@ -49,6 +52,8 @@ pub(crate) struct Node {
     now_ms: u64,
     newest: Option<(usize, usize)>,
     drained: bool,
+    /// Clients that shards ask about.
+    requests: Vec<AuthRequest>,
 }
 
 impl Node {
@@ -66,7 +71,7 @@ impl Node {
                 }
             })
             .collect();
-        Self { hosts, shared, now_ms: 1000, newest: None, drained: false }
+        Self { hosts, shared, now_ms: 1000, newest: None, drained: false, requests: Vec::new() }
     }
 
     // ---- what happens ------------------------------------------------------------------------------
@@ -151,6 +156,35 @@ impl Node {
         }
     }
 
+    /// Answers one of the requests about clients, if there is one, also of a connection that is gone.
+    pub(crate) fn decide(&mut self, which: usize, how: u8) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let request = self.requests.swap_remove(which % self.requests.len());
+        let given = (how & 8 != 0).then(|| CLIENT_IDS[usize::from(how >> 4) % CLIENT_IDS.len()]);
+        let identity = Identity {
+            username: request.username.clone(),
+            client_id: given.map(Into::into),
+            superuser: how & 16 != 0,
+            expires_at_s: (how & 32 != 0).then_some(1_700_000_000 + u64::from(how)),
+            data: (how & 64 != 0).then(|| (*b"last").into()),
+            ..Identity::default()
+        };
+        let verdict = match how % 8 {
+            0 => AuthVerdict::Busy,
+            1 => AuthVerdict::Deny(ReasonCode::NOT_AUTHORIZED),
+            // Only a client with a method can be challenged.
+            2 | 3 if request.method.is_some() => AuthVerdict::Challenge {
+                data: (*b"say").into(),
+                exchange: Exchange(Arc::new(how)),
+            },
+            _ => AuthVerdict::Allow(Box::new(identity)),
+        };
+        let conn = request.conn;
+        self.turn(request.shard.index(), Input::Authenticated { conn, verdict });
+    }
+
     pub(crate) fn pass_ms(&mut self, ms: u64) {
         self.now_ms += ms;
         self.ticks();
@@ -201,6 +235,9 @@ impl Node {
             }
         }
         self.settle();
+        while !self.requests.is_empty() {
+            self.decide(0, 7);
+        }
         let (mut counters, mut gauges) = (Counters::default(), Gauges::default());
         for host in &self.hosts {
             counters.add(host.shard.counters());
@@ -271,6 +308,7 @@ impl Node {
         for (to, parcel) in moved {
             self.hosts[to].mailbox.push_back(Letter::Arrived(parcel));
         }
+        self.requests.extend(fx.auth.drain(..).map(|request| *request));
         fx.clear();
         self.hosts[on].fx = fx;
     }
@@ -283,12 +321,10 @@ impl Node {
                 assert!(len > 0 && (at + len) as usize <= fx.arena.len());
                 let slot = known(slots, conn);
                 slot.unsent += len;
-                slot.written = true;
             }
             Op::WriteShared { conn, ix } => {
                 let slot = known(slots, conn);
                 slot.unsent += fx.shared[ix as usize].len() as u32;
-                slot.written = true;
             }
             Op::Close { conn, .. } => known(slots, conn).closing = true,
             Op::Established { conn } => {
@@ -300,7 +336,7 @@ impl Node {
             }
             Op::Handover { conn, to, parcel } => {
                 let slot = known(slots, conn);
-                assert!(!slot.established && !slot.written && to.index() != on);
+                assert!(!slot.established && slot.unsent == 0 && to.index() != on);
                 slot.open = false;
                 assert!(to.index() < shards && !parcel.bytes.is_empty());
                 moved.push((to.index(), parcel));

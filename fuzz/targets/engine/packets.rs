@@ -102,6 +102,9 @@ pub(crate) fn connect(bytes: &mut Bytes<'_>) -> Vec<u8> {
         if more & 0x80 != 0 {
             props.extend([0x27, 0, 0, 0, 40]); // Maximum Packet Size
         }
+        if bits & 0x40 != 0 {
+            props.extend([0x15, 0, 1, b'm', 0x16, 0, 1, b'd']); // Authentication Method, Data
+        }
         properties(&mut body, &props);
     }
     string(&mut body, id.as_bytes());
@@ -126,6 +129,10 @@ pub(crate) fn packet(bytes: &mut Bytes<'_>) -> Vec<u8> {
         9 | 10 => ack(bytes, 0x40, v5),
         11 => ack(bytes, bytes_first(what), v5),
         12 => ack(bytes, 0x62, v5),
+        13 if v5 && how & 2 != 0 => {
+            let method = if how & 4 == 0 { b'm' } else { b'n' };
+            framed(0xf0, &[bytes.of(&[0x18, 0x19]), 4, 0x15, 0, 1, method])
+        }
         13 => framed(0xc0, &[]),
         14 if v5 && how & 2 != 0 => framed(0xe0, &[bytes.of(&[0, 4, 0x81])]),
         14 => framed(0xe0, &[]),

@@ -6,6 +6,7 @@ use ringmain_acl::topic::subscribe_target;
 use ringmain_acl::{Action, ClientPolicy, Decision, Gate, Policy, Subject};
 use ringmain_mqtt::{QoS, ReasonCode};
 
+use super::auth::Identity;
 use super::config::{DenyAction, EngineConfig};
 use super::conn::{Conn, State};
 use super::core::{After, Core, TimerKey, TimerKind};
@@ -40,13 +41,64 @@ pub(crate) struct Access {
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     policy: ClientPolicy,
-    /// As CONNECT said.
-    username: Option<Box<str>>,
+    who: Who,
+}
+
+/// Who a client is to the rules, besides client id, address and certificate.
+#[derive(Clone, Debug)]
+pub(crate) enum Who {
+    /// A user name or none, and nothing else.
+    Named(Option<Box<str>>),
+    /// Somebody of whom its authentication says more.
+    Proven(Arc<Identity>),
 }
 
 impl Known {
-    pub(crate) fn new(policy: &ClientPolicy, username: Option<&str>) -> Self {
-        Self { policy: policy.clone(), username: username.map(Into::into) }
+    pub(crate) fn new(policy: &ClientPolicy, who: &Who) -> Self {
+        Self { policy: policy.clone(), who: who.clone() }
+    }
+
+    /// When its connection ends, in Unix seconds.
+    pub(crate) fn expires_at_s(&self) -> Option<u64> {
+        match &self.who {
+            Who::Named(_) => None,
+            Who::Proven(identity) => identity.expires_at_s,
+        }
+    }
+
+    pub(crate) fn username(&self) -> Option<&str> {
+        self.who.username()
+    }
+}
+
+impl Who {
+    /// Whom authentication found; without it, whom CONNECT names.
+    pub(crate) fn new(identity: Option<&Arc<Identity>>, username: Option<&str>) -> Self {
+        let Some(identity) = identity else { return Self::Named(username.map(Into::into)) };
+        // Only a name, or not even that: so are most, and nothing else has to be kept of them.
+        let Identity { username, superuser, attributes, expires_at_s, rules, .. } = &**identity;
+        if !superuser && attributes.is_empty() && expires_at_s.is_none() && rules.is_none() {
+            return Self::Named(username.clone());
+        }
+        Self::Proven(Arc::clone(identity))
+    }
+
+    fn username(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => name.as_deref(),
+            Self::Proven(identity) => identity.username.as_deref(),
+        }
+    }
+
+    /// Asks the rules about it.
+    fn policy(&self, gate: &mut Gate, subject: &Subject<'_>) -> ClientPolicy {
+        let subject = Subject { username: self.username(), ..*subject };
+        let Self::Proven(identity) = self else { return gate.client(&subject, None) };
+        let attributes: Vec<(&str, &str)> =
+            identity.attributes.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let superuser = identity.superuser;
+        let subject = Subject { attributes: &attributes, superuser, ..subject };
+        gate.client(&subject, identity.rules.as_ref())
     }
 }
 
@@ -100,17 +152,11 @@ impl Access {
 }
 
 /// What the rules are asked with.
-fn subject<'a>(
-    cfg: &'a EngineConfig,
-    conn: &'a Conn,
-    client_id: &'a str,
-    username: Option<&'a str>,
-) -> Subject<'a> {
+fn subject<'a>(cfg: &'a EngineConfig, conn: &'a Conn, client_id: &'a str) -> Subject<'a> {
     let Peer { addr, listener } = conn.peer();
     let certificate = conn.introduction().and_then(|i| i.certificate.as_deref());
     Subject {
         client_id,
-        username,
         peer: Some(addr.ip()),
         listener: cfg.listeners.get(usize::from(listener)).map_or("", |l| &*l.name),
         cert_common_name: certificate.and_then(|c| c.common_name.as_deref()),
@@ -124,16 +170,17 @@ impl Core {
         &mut self,
         ci: u32,
         client_id: &str,
-        username: Option<&str>,
+        who: &Who,
     ) -> Option<ClientPolicy> {
         let conn = self.conns.get(ci)?;
-        let subject = subject(&self.cfg, conn, client_id, username);
-        Some(self.access.gate.client(&subject, None))
+        let subject = subject(&self.cfg, conn, client_id);
+        Some(who.policy(&mut self.access.gate, &subject))
     }
 
     /// From now on the connection is held to these rules.
-    pub(crate) fn hold_to(&mut self, ci: u32, policy: ClientPolicy, username: Option<&str>) {
-        let number = if username.is_none() { self.access.number(&policy) } else { None };
+    pub(crate) fn hold_to(&mut self, ci: u32, policy: ClientPolicy, who: &Who) {
+        let nobody = matches!(who, Who::Named(None));
+        let number = if nobody { self.access.number(&policy) } else { None };
         let Some(conn) = self.conns.get_mut(ci) else { return };
         match number {
             Some(number) => {
@@ -141,7 +188,7 @@ impl Core {
                 conn.view = number;
             }
             None => {
-                conn.set_known(Some(Box::new(Known::new(&policy, username))));
+                conn.set_known(Some(Box::new(Known::new(&policy, who))));
             }
         }
     }
@@ -176,11 +223,10 @@ impl Core {
     fn renew_access(&mut self, ci: u32) {
         let Some(conn) = self.conns.get_mut(ci) else { return };
         let Some(session) = self.sessions.get(conn.session) else { return };
-        let known = conn.take_known();
-        let username = known.as_ref().and_then(|known| known.username.as_deref());
-        let subject = subject(&self.cfg, conn, &session.client_id, username);
-        let policy = self.access.gate.client(&subject, None);
-        self.hold_to(ci, policy, username);
+        let who = conn.take_known().map_or(Who::Named(None), |known| known.who);
+        let subject = subject(&self.cfg, conn, &session.client_id);
+        let policy = who.policy(&mut self.access.gate, &subject);
+        self.hold_to(ci, policy, &who);
     }
 
     /// A will goes out, unless the rules do not allow it any more: they may have changed since CONNECT. Of a client
@@ -194,11 +240,10 @@ impl Core {
             let listener = self.cfg.listeners.get(usize::from(session.listener));
             let subject = Subject {
                 client_id: &session.client_id,
-                username: owner.username.as_deref(),
                 listener: listener.map_or("", |l| &*l.name),
                 ..Subject::default()
             };
-            let policy = self.access.gate.client(&subject, None);
+            let policy = owner.who.policy(&mut self.access.gate, &subject);
             decision = self.access.gate.decide(&policy, action, msg.topic());
         }
         if decision == Decision::Allow {

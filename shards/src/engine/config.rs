@@ -56,6 +56,8 @@ pub struct ListenerConfig {
     pub max_connection_rate_per_ip_per_s: u32,
     /// Rates of all its clients together. (L01)
     pub rates: Rates,
+    /// Whether clients are let in only after a verdict: see [`auth`](super::auth). (AU01)
+    pub authenticate: bool,
     /// Own protocol settings instead of [`EngineConfig::mqtt`].
     pub mqtt: Option<Box<MqttConfig>>,
 }

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ringmain_mqtt::Version;
 
 use super::access::Known;
+use super::authenticate::Auth;
 use super::ids::{ConnId, Peer};
 use super::introduction::Introduction;
 use super::rates::Meter;
@@ -35,17 +36,19 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_TURN: u16 = 16;
     /// Too many of its publishes wait for verdicts.
     pub(crate) const PAUSED_VERDICT: u16 = 512;
+    /// It has sent more than its CONNECT, about which nothing is decided.
+    pub(crate) const PAUSED_AUTH: u16 = 2048;
     /// It sends faster than it may.
-    pub(crate) const PAUSED_METER: u16 = 1024;
+    pub(crate) const PAUSED_METER: u16 = 4096;
     /// Any of them.
-    pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT | PAUSED_METER;
+    pub(crate) const PAUSED: u16 = 31 | PAUSED_VERDICT | PAUSED_AUTH | PAUSED_METER;
     /// Those for which the client can do nothing: its keep-alive rests.
     pub(crate) const PAUSED_BY_US: u16 =
         PAUSED_LANE | PAUSED_OVERLOAD | PAUSED_TURN | PAUSED_VERDICT | PAUSED_METER;
     /// The packet at the front of its bytes has waited for its turn.
-    pub(crate) const METERED_IN: u16 = 2048;
+    pub(crate) const METERED_IN: u16 = 8192;
     /// It was sent all that it may be sent for now.
-    pub(crate) const METERED_OUT: u16 = 4096;
+    pub(crate) const METERED_OUT: u16 = 16384;
     /// The client asked for no Reason String. (C07)
     pub(crate) const NO_PROBLEM_INFO: u16 = 32;
     /// Its socket is congested since [`Conn::congested_ms`](super::Conn::congested_ms).
@@ -54,6 +57,8 @@ pub(crate) mod flag {
     pub(crate) const ADMITTED: u16 = 128;
     /// Counted in `Core::handshakes`.
     pub(crate) const HANDSHAKE: u16 = 256;
+    /// Its CONNECT waits for a verdict: what comes behind it waits too.
+    pub(crate) const AUTH_WAITS: u16 = 1024;
 }
 
 /// `Lives on: the shard that reads it` — the accepting one until CONNECT, then the home shard.
@@ -104,6 +109,7 @@ pub(crate) struct Rare {
     known: Option<Box<Known>>,
     introduction: Option<Box<Introduction>>,
     meter: Option<Box<Meter>>,
+    auth: Option<Box<Auth>>,
     congested_ms: u32,
 }
 
@@ -165,23 +171,27 @@ impl Conn {
 
     /// Bytes of a packet that is not complete; nobody else has them then.
     pub(crate) fn take_partial(&mut self) -> Option<Box<Vec<u8>>> {
-        let rare = self.rare.as_mut()?;
-        let partial = rare.partial.take();
-        let Rare {
-            partial: _,
-            aliases: None,
-            known: None,
-            introduction: None,
-            meter: None,
-            congested_ms: _,
-        } = **rare
-        else {
-            return partial;
-        };
-        if self.flags & flag::CONGESTED == 0 {
+        let partial = self.rare.as_mut()?.partial.take();
+        self.tidy();
+        partial
+    }
+
+    /// Gives up the box when there is nothing in it.
+    pub(crate) fn tidy(&mut self) {
+        if let Some(rare) = &self.rare
+            && let Rare {
+                partial: None,
+                aliases: None,
+                known: None,
+                introduction: None,
+                auth: None,
+                meter: None,
+                congested_ms: _,
+            } = **rare
+            && self.flags & flag::CONGESTED == 0
+        {
             self.rare = None;
         }
-        partial
     }
 
     pub(crate) fn set_partial(&mut self, bytes: Box<Vec<u8>>) {
@@ -223,6 +233,23 @@ impl Conn {
         self.rare.get_or_insert_default().meter.get_or_insert_default()
     }
 
+    /// Its authentication, while one is under way or possible.
+    pub(crate) fn auth(&self) -> Option<&Auth> {
+        self.rare.as_ref()?.auth.as_deref()
+    }
+
+    pub(crate) fn auth_mut(&mut self) -> Option<&mut Auth> {
+        self.rare.as_mut()?.auth.as_deref_mut()
+    }
+
+    pub(crate) fn set_auth(&mut self, auth: Auth) {
+        self.rare.get_or_insert_default().auth = Some(Box::new(auth));
+    }
+
+    pub(crate) fn take_auth(&mut self) -> Option<Box<Auth>> {
+        self.rare.as_mut()?.auth.take()
+    }
+
     pub(crate) fn aliases(&self) -> Option<&Aliases> {
         self.rare.as_ref()?.aliases.as_deref()
     }
@@ -247,6 +274,7 @@ impl Conn {
     pub(crate) fn trim(&mut self) {
         if let Some(rare) = &mut self.rare {
             (rare.partial, rare.aliases) = (None, None);
+            rare.auth = None;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use ringmain_acl::{Action, ClientPolicy};
+use ringmain_acl::Action;
 use ringmain_mqtt::topic::TopicName;
 use ringmain_mqtt::{
     ClientIdRules, ConnAck, Connect, ConnectVersion, DecodeError, Disconnect, Header, Packet,
@@ -11,7 +11,9 @@ use ringmain_mqtt::{
     header, refusal_version,
 };
 
-use super::access::Known;
+use super::access::{Known, Who};
+use super::auth::Identity;
+use super::authenticate::Auth;
 use super::config::{KeepAliveV3Policy, MqttConfig};
 use super::conn::{Conn, State, flag};
 use super::core::{After, Core, TimerKey, TimerKind};
@@ -29,9 +31,9 @@ use crate::observe::Stage;
 
 /// Why a CONNECT is refused.
 #[derive(Clone, Copy, Debug)]
-struct Refused {
-    reason: ReasonCode,
-    text: &'static str,
+pub(crate) struct Refused {
+    pub(crate) reason: ReasonCode,
+    pub(crate) text: &'static str,
 }
 
 impl Shard {
@@ -57,11 +59,12 @@ impl Shard {
                 return Flow::Stop;
             }
         };
-        let cfg = self.core.mqtt(peer.listener);
-        let client_id = match connect.username {
-            Some(name) if cfg.use_username_as_client_id => name, // C18
-            _ => connect.client_id,
-        };
+        let conn = self.core.conns.get(id.index);
+        let identity = conn.and_then(Conn::auth).and_then(|auth| auth.identity.clone());
+        let client_id = self.core.client_id_of(&connect, peer.listener, identity.as_deref());
+        if identity.is_none() && self.core.asks(peer.listener) {
+            return self.ask_about(id, packet, rest, &connect, client_id, fx);
+        }
         if !client_id.is_empty() {
             let home = self.core.home_of(self.core.client_hash(client_id));
             if home != self.core.id {
@@ -71,7 +74,7 @@ impl Shard {
         }
         let waited_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
         fx.observe.record(Stage::Connect, u64::from(waited_ms) * 1_000_000);
-        self.on_connect(id, &connect, client_id, fx);
+        self.on_connect(id, &connect, client_id, identity.as_ref(), fx);
         if self.core.is_open(id) { Flow::Go } else { Flow::Stop }
     }
 
@@ -93,7 +96,9 @@ impl Shard {
         let ago_ms = (self.core.now_ms as u32).wrapping_sub(opened_ms);
         let opened_ms = self.core.now_ms.saturating_sub(u64::from(ago_ms));
         let introduction = conn.take_introduction();
-        let parcel = Box::new(Parcel { peer: conn.peer(), introduction, bytes, opened_ms });
+        let identity = conn.take_auth().and_then(|auth| auth.identity);
+        let peer = conn.peer();
+        let parcel = Box::new(Parcel { peer, introduction, identity, bytes, opened_ms });
         fx.ops.push(Op::Handover { conn: id, to, parcel });
     }
 
@@ -104,6 +109,9 @@ impl Shard {
         conn.opened_ms = parcel.opened_ms as u32;
         if let Some(introduction) = parcel.introduction {
             conn.introduce(introduction);
+        }
+        if let Some(identity) = parcel.identity {
+            conn.set_auth(Auth::admitted(identity));
         }
         self.core.conns.insert(id, conn);
         if self.core.draining && self.core.mqtt(parcel.peer.listener).server_reference.is_empty() {
@@ -123,6 +131,12 @@ impl Shard {
         fx: &mut Effects,
     ) {
         let ci = id.index;
+        if self.core.conns.get(ci).is_some_and(|conn| conn.auth().is_some()) {
+            // Not its CONNECT, but an AUTH.
+            self.core.count_connect();
+            let refused = Refused { reason: e.reason, text: e.detail };
+            return self.core.refuse_connect(ci, refused, fx);
+        }
         let h = header(packet, true).ok().flatten();
         let h = h.filter(|h| h.packet_type == PacketType::Connect);
         let Some(h) = h else {
@@ -149,79 +163,64 @@ impl Shard {
         if let Some(conn) = self.core.conns.get_mut(ci) {
             conn.version = version;
         }
-        self.refuse_connect(ci, Refused { reason, text: e.detail }, fx);
-    }
-
-    fn refuse_connect(&mut self, ci: u32, r: Refused, fx: &mut Effects) {
-        let c = &mut self.core.counters;
-        c.connack_sent += 1;
-        c.connack_error += 1;
-        c.client_connack += 1;
-        if matches!(r.reason, ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_USER_NAME_OR_PASSWORD) {
-            c.connack_auth_error += 1;
-        }
-        let no_problem_info = self.core.conns.get(ci).is_none_or(|c| c.has(flag::NO_PROBLEM_INFO));
-        let cfg = Arc::clone(&self.core.cfg);
-        let listener = self.core.conns.get(ci).map_or(0, |c| c.listener);
-        let elsewhere = r.reason == ReasonCode::USE_ANOTHER_SERVER;
-        let ack = ConnAck {
-            code: r.reason,
-            reason_string: (!no_problem_info).then_some(r.text),
-            server_reference: elsewhere.then_some(&*cfg.mqtt_of(listener).server_reference), // C14
-            ..empty_connack()
-        };
-        // [MQTT-3.2.2-7] [MQTT-3.2.2-19]
-        self.core.write(ci, fx, |out, v, max| ack.encode_within(out, v, max));
-        self.core.close(ci, None, CloseHow::Flush, fx);
+        self.core.refuse_connect(ci, Refused { reason, text: e.detail }, fx);
     }
 
     // ---- at home -----------------------------------------------------------------------------------
 
-    fn on_connect(&mut self, id: ConnId, c: &Connect<'_>, client_id: &str, fx: &mut Effects) {
+    fn on_connect(
+        &mut self,
+        id: ConnId,
+        c: &Connect<'_>,
+        client_id: &str,
+        identity: Option<&Arc<Identity>>,
+        fx: &mut Effects,
+    ) {
         let ci = id.index;
         let cfg = Arc::clone(&self.core.cfg);
-        let Some(conn) = self.core.conns.get_mut(ci) else { return };
-        let listener = conn.listener;
+        let Some(listener) = self.core.conns.get(ci).map(|conn| conn.listener) else { return };
         let mqtt = cfg.mqtt_of(listener);
-        conn.version = c.version;
-        conn.max_packet = c.props.maximum_packet_size.unwrap_or(u32::MAX);
-        if !c.props.request_problem_info {
-            conn.flags |= flag::NO_PROBLEM_INFO;
-        }
-        self.core.counters.connect_received += 1;
-        self.core.counters.client_connect += 1;
-        if let Err(refused) = self.check_connect(listener, c, client_id, mqtt) {
-            return self.refuse_connect(ci, refused, fx);
+        self.core.learn(ci, c);
+        self.core.count_connect();
+        let is_known = identity.is_some();
+        if let Err(refused) = self.check_connect(listener, c, client_id, is_known, mqtt) {
+            return self.core.refuse_connect(ci, refused, fx);
         }
         let keep_alive_s = match keep_alive(c, mqtt) {
             Ok(seconds) => seconds,
-            Err(refused) => return self.refuse_connect(ci, refused, fx),
+            Err(refused) => return self.core.refuse_connect(ci, refused, fx),
         };
         let minted = client_id.is_empty().then(|| self.mint_client_id());
         let name = minted.as_deref().unwrap_or(client_id);
-        let Some(policy) = self.core.policy_for(ci, name, c.username) else { return };
+        let who = Who::new(identity, c.username);
+        let Some(policy) = self.core.policy_for(ci, name, &who) else { return };
         if let Some(will) = &c.will {
             let action = Action::Publish { qos: will.qos, retain: will.retain };
             if !self.core.allows(&policy, action, will.topic) {
                 let text = "not authorised to publish the will"; // AZ07
                 let refused = Refused { reason: ReasonCode::NOT_AUTHORIZED, text };
-                return self.refuse_connect(ci, refused, fx);
+                return self.core.refuse_connect(ci, refused, fx);
             }
         }
         let hash = self.core.client_hash(name);
         let known = self.core.find_session(name, hash).is_some();
         if !known && !self.core.node.take_session(cfg.limits.max_sessions) {
             let text = "the broker has as many sessions as it may";
-            return self.refuse_connect(
+            return self.core.refuse_connect(
                 ci,
                 Refused { reason: ReasonCode::QUOTA_EXCEEDED, text },
                 fx,
             );
         }
-        let (si, session_present) = self.open_session(name, hash, c, &policy, mqtt, fx);
+        let owner = Known::new(&policy, &who);
+        let (si, session_present) = self.open_session(name, hash, c, owner, mqtt, fx);
         self.attach(ci, si, c, keep_alive_s, mqtt);
-        self.core.hold_to(ci, policy, c.username);
-        self.write_connack(ci, si, c, session_present, minted.as_deref(), keep_alive_s, mqtt, fx);
+        self.core.hold_to(ci, policy, &who);
+        self.keep_method(ci, c);
+        // Also when an authenticator gave the id. [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+        let assigned = c.client_id.is_empty().then_some(name);
+        let data = identity.and_then(|identity| identity.data.as_deref());
+        self.write_connack(ci, si, c, session_present, (assigned, data), keep_alive_s, mqtt, fx);
         fx.ops.push(Op::Established { conn: id });
         if keep_alive_s == 0 {
             // Of any other client the broker itself notices when it is gone.
@@ -242,11 +241,23 @@ impl Shard {
         self.core.pump(si, fx);
     }
 
-    fn check_connect(
+    /// Whether an authentication of its own goes on after CONNECT: the method is kept.
+    fn keep_method(&mut self, ci: u32, c: &Connect<'_>) {
+        let Some(conn) = self.core.conns.get_mut(ci) else { return };
+        match c.props.auth_method {
+            Some(method) => conn.set_auth(Auth::idle(method)),
+            None if conn.take_auth().is_some() => conn.tidy(),
+            None => {}
+        }
+    }
+
+    /// What has to hold of a CONNECT, whoever sent it. `asks`: somebody decides about its method.
+    pub(crate) fn check_connect(
         &self,
         listener: u16,
         c: &Connect<'_>,
         client_id: &str,
+        asks: bool,
         cfg: &MqttConfig,
     ) -> Result<(), Refused> {
         let refused = |reason, text| Err(Refused { reason, text });
@@ -273,8 +284,8 @@ impl Shard {
         if let Err(reason) = named.check_client_id(&rules) {
             return refused(reason, "client identifier not acceptable"); // W17, S-98, S-99
         }
-        if c.props.auth_method.is_some() {
-            // C09
+        if c.props.auth_method.is_some() && !asks {
+            // C09 [MQTT-4.12.0-1]
             let code = ReasonCode::BAD_AUTHENTICATION_METHOD;
             return refused(code, "no such authentication method");
         }
@@ -333,7 +344,7 @@ impl Shard {
         client_id: &str,
         hash: u64,
         c: &Connect<'_>,
-        policy: &ClientPolicy,
+        owner: Known,
         cfg: &MqttConfig,
         fx: &mut Effects,
     ) -> (u32, bool) {
@@ -350,7 +361,7 @@ impl Shard {
                 self.core.node.take_session(0); // in its place
             } else {
                 self.core.counters.session_resumed += 1;
-                self.renew(si, c, policy, cfg);
+                self.renew(si, c, owner, cfg);
                 return (si, true);
             }
         }
@@ -359,7 +370,7 @@ impl Shard {
         let si = self.core.sessions.insert(session);
         let Core { registry, sessions, .. } = &mut self.core;
         registry.insert_unique(hash, si, |ix| sessions[*ix].client_hash);
-        self.renew(si, c, policy, cfg);
+        self.renew(si, c, owner, cfg);
         (si, false)
     }
 
@@ -386,7 +397,7 @@ impl Shard {
     }
 
     /// Settings of the new connection.
-    fn renew(&mut self, si: u32, c: &Connect<'_>, policy: &ClientPolicy, cfg: &MqttConfig) {
+    fn renew(&mut self, si: u32, c: &Connect<'_>, owner: Known, cfg: &MqttConfig) {
         let requested = match c.version {
             Version::V5 => c.props.session_expiry_s.unwrap_or(0),
             _ if c.clean_start => 0,
@@ -426,11 +437,7 @@ impl Shard {
                 owned: None,
                 backing: None,
             };
-            WillMessage {
-                msg: out.own(),
-                delay_s: w.delay_s.unwrap_or(0),
-                owner: Known::new(policy, c.username),
-            }
+            WillMessage { msg: out.own(), delay_s: w.delay_s.unwrap_or(0), owner }
         }));
     }
 
@@ -468,7 +475,7 @@ impl Shard {
         si: u32,
         c: &Connect<'_>,
         session_present: bool,
-        minted: Option<&str>,
+        (assigned_client_id, auth_data): (Option<&str>, Option<&[u8]>),
         keep_alive_s: u16,
         cfg: &MqttConfig,
         fx: &mut Effects,
@@ -486,13 +493,15 @@ impl Shard {
             maximum_qos: (cfg.max_qos != QoS::ExactlyOnce).then_some(cfg.max_qos),
             retain_available: (!cfg.retain_available).then_some(false),
             maximum_packet_size: Some(cfg.max_packet_size),
-            assigned_client_id: minted, // [MQTT-3.2.2-16]
+            assigned_client_id,
             topic_alias_maximum: (cfg.topic_alias_max > 0).then_some(cfg.topic_alias_max),
             wildcard_available: (!cfg.wildcard_available).then_some(false),
             subscription_ids_available: (!cfg.subscription_id_available).then_some(false),
             shared_available: (!cfg.shared_available).then_some(false),
             server_keep_alive_s: (keep_alive_s != c.keep_alive_s).then_some(keep_alive_s),
             response_information,
+            auth_method: c.props.auth_method, // [MQTT-4.12.0-5]
+            auth_data,
             ..empty_connack()
         };
         self.core.counters.connack_sent += 1;
@@ -623,6 +632,61 @@ fn empty_connack() -> ConnAck<'static> {
 // ---- timers of a connection ---------------------------------------------------------------------------
 
 impl Core {
+    /// CONNACK with a reason, and the end.
+    pub(crate) fn refuse_connect(&mut self, ci: u32, r: Refused, fx: &mut Effects) {
+        let c = &mut self.counters;
+        c.connack_sent += 1;
+        c.connack_error += 1;
+        c.client_connack += 1;
+        if matches!(r.reason, ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_USER_NAME_OR_PASSWORD) {
+            c.connack_auth_error += 1;
+        }
+        let no_problem_info = self.conns.get(ci).is_none_or(|c| c.has(flag::NO_PROBLEM_INFO));
+        let cfg = Arc::clone(&self.cfg);
+        let listener = self.conns.get(ci).map_or(0, |c| c.listener);
+        let elsewhere = r.reason == ReasonCode::USE_ANOTHER_SERVER;
+        let ack = ConnAck {
+            code: r.reason,
+            reason_string: (!no_problem_info).then_some(r.text),
+            server_reference: elsewhere.then_some(&*cfg.mqtt_of(listener).server_reference), // C14
+            ..empty_connack()
+        };
+        // [MQTT-3.2.2-7] [MQTT-3.2.2-19]
+        self.write(ci, fx, |out, v, max| ack.encode_within(out, v, max));
+        self.close(ci, None, CloseHow::Flush, fx);
+    }
+
+    /// What a CONNECT says about the packets that its client takes.
+    pub(crate) fn learn(&mut self, ci: u32, c: &Connect<'_>) {
+        let Some(conn) = self.conns.get_mut(ci) else { return };
+        conn.version = c.version;
+        conn.max_packet = c.props.maximum_packet_size.unwrap_or(u32::MAX);
+        if !c.props.request_problem_info {
+            conn.flags |= flag::NO_PROBLEM_INFO;
+        }
+    }
+
+    pub(crate) fn count_connect(&mut self) {
+        self.counters.connect_received += 1;
+        self.counters.client_connect += 1;
+    }
+
+    /// The client id that a CONNECT asks for; an authenticator may give another one.
+    pub(crate) fn client_id_of<'a>(
+        &self,
+        c: &Connect<'a>,
+        listener: u16,
+        identity: Option<&'a Identity>,
+    ) -> &'a str {
+        if let Some(given) = identity.and_then(|identity| identity.client_id.as_deref()) {
+            return given;
+        }
+        match c.username {
+            Some(name) if self.mqtt(listener).use_username_as_client_id => name, // C18
+            _ => c.client_id,
+        }
+    }
+
     /// Arms the timer of a connection for the first thing that may be due.
     pub(crate) fn arm_conn(&mut self, ci: u32) {
         let Some(deadline) = self.conn_deadline(ci) else { return };
@@ -652,6 +716,10 @@ impl Core {
         if cfg.max_connection_lifetime_s != 0 {
             let ms = u64::from(cfg.max_connection_lifetime_s) * 1000;
             deadline = deadline.min(at(conn.opened_ms, ms));
+        }
+        if let Some(at_ms) = expires_at_ms(conn) {
+            // The wall clock may jump: then it is looked at again.
+            deadline = deadline.min(self.now_ms + at_ms.saturating_sub(self.unix_ms));
         }
         if cfg.retry_interval_s != 0 && conn.version != Version::V5 {
             deadline = deadline.min(self.now_ms + u64::from(cfg.retry_interval_s) * 1000);
@@ -692,6 +760,10 @@ impl Core {
             State::Closing => {}
             State::Fresh => {
                 if since(conn.opened_ms) >= u64::from(cfg.connect_timeout_ms) {
+                    if conn.auth().is_some_and(Auth::is_asked) {
+                        self.counters.auth_timeout += 1;
+                        return self.turn_away(ci, ReasonCode::SERVER_UNAVAILABLE, fx);
+                    }
                     self.counters.connect_timeout += 1; // W12
                     return self.close(ci, None, CloseHow::Abort, fx);
                 }
@@ -708,6 +780,12 @@ impl Core {
                     let code = ReasonCode::MAXIMUM_CONNECT_TIME; // Q15
                     return self.close(ci, Some(code), CloseHow::Flush, fx);
                 }
+                if expires_at_ms(conn).is_some_and(|at_ms| self.unix_ms >= at_ms) {
+                    self.counters.auth_expired += 1; // AU09
+                    let code = ReasonCode::NOT_AUTHORIZED;
+                    let text = Some("what admitted it has expired");
+                    return self.close_with(ci, Some(code), text, CloseHow::Flush, fx);
+                }
                 if self.slow_grace_ms(conn).is_some_and(|ms| since(conn.congested_ms()) >= ms) {
                     self.counters.slow_consumers_closed += 1; // L08
                     let code = ReasonCode::QUOTA_EXCEEDED;
@@ -721,6 +799,11 @@ impl Core {
             }
         }
     }
+}
+
+/// When what admitted a connection expires, in ms of the wall clock.
+fn expires_at_ms(conn: &Conn) -> Option<u64> {
+    Some(conn.known()?.expires_at_s()?.saturating_mul(1000))
 }
 
 /// A connection is dead this long after its last packet. [S-90]

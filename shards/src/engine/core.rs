@@ -156,6 +156,8 @@ pub(crate) struct Core {
     /// Ordinary descriptors are scarce.
     pub(crate) descriptors_scarce: bool,
     pub(crate) draining: bool,
+    /// Requests about clients that are not answered.
+    pub(crate) auth_open: usize,
 }
 
 /// Above this many bytes written and not taken on all connections of a shard, each connection may
@@ -208,6 +210,7 @@ impl Core {
             overload: Overload::default(),
             descriptors_scarce: false,
             draining: false,
+            auth_open: 0,
             told: vec![Arc::clone(&cfg)],
             epoch: 0,
             cfg,

@@ -223,6 +223,18 @@ counters! {
     /// Copies that matching produced on this shard. Each is completed, dropped with a reason,
     /// returned, queued or in flight.
     delivery_matched => "delivery/matched",
+    /// Clients admitted by an authenticator, or let in though none knows them (AU01).
+    auth_success => "authentication/success",
+    /// Of those, the ones without a user name.
+    auth_anonymous => "authentication/success/anonymous",
+    /// Clients refused.
+    auth_failure => "authentication/failure",
+    /// Clients told that the broker has too many to authenticate (AU18).
+    auth_busy => "authentication/busy",
+    /// Clients about whom nothing was decided before `mqtt.connect_timeout_ms`.
+    auth_timeout => "authentication/timeout",
+    /// Connections ended since what admitted them has expired (AU09).
+    auth_expired => "authentication/expired",
     /// CONNECT packets that were accepted as well-formed.
     client_connect => "client/connect",
     /// CONNACK packets.

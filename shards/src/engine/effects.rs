@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::auth::AuthRequest;
 use super::counters::DriverCounts;
 use super::ids::{ConnId, ShardId, ShardSet};
 use super::mail::{Mail, Parcel};
@@ -60,7 +61,7 @@ pub enum Op {
     },
     /// Move the connection to another shard: there it becomes
     /// [`Input::Arrived`](super::input::Input::Arrived); here its id ends without `Closed`. Only
-    /// before `Established`, and with nothing written to it.
+    /// before `Established`, and when all that was written to it was sent.
     Handover {
         /// Which connection.
         conn: ConnId,
@@ -107,6 +108,9 @@ pub struct Effects {
     pub mail_after: Vec<(ShardId, Mail)>,
     /// For the control plane.
     pub events: Vec<Event>,
+    /// Clients that want in. The driver answers with [`Input::Authenticated`](super::input::Input::Authenticated), and with
+    /// [`AuthVerdict::Busy`](super::auth::AuthVerdict::Busy) at once what nobody takes.
+    pub auth: Vec<Box<AuthRequest>>,
     /// Set by the driver: peers whose mailbox has no room. A machine pauses the connections whose
     /// publishes go there until [`Input::LaneDrained`](super::input::Input::LaneDrained).
     pub lanes_full: ShardSet,
@@ -160,6 +164,7 @@ impl Effects {
         self.mail.iter_mut().for_each(Batch::clear);
         self.mail_after.clear();
         self.events.clear();
+        self.auth.clear();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happens to a shard.
 
+use super::auth::AuthVerdict;
 use super::ids::{ConnId, Peer, ShardId};
 use super::introduction::Introduction;
 use super::mail::{Mail, Parcel};
@@ -38,6 +39,14 @@ pub enum Input<'a> {
         conn: ConnId,
         /// At least one byte.
         bytes: &'a [u8],
+    },
+    /// The answer to a request in [`Effects::auth`](super::effects::Effects::auth). Each is answered once, whatever
+    /// became of its connection.
+    Authenticated {
+        /// The connection that the request was about.
+        conn: ConnId,
+        /// What becomes of it.
+        verdict: AuthVerdict,
     },
     /// `bytes` that the machine had written have been handed to the kernel.
     Sent {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::auth::Identity;
 use super::config::Strategy;
 use super::counters::{Counters, Gauges};
 use super::ids::{Peer, ShardId};
@@ -188,12 +189,14 @@ pub struct GroupDone {
 }
 
 /// A connection that moves to its home shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Parcel {
     /// Where it comes from.
     pub peer: Peer,
     /// What its transport said about it.
     pub introduction: Option<Box<Introduction>>,
+    /// Who it is, if that was asked: its home does not ask again.
+    pub identity: Option<Arc<Identity>>,
     /// All bytes read so far: the CONNECT packet and what followed it.
     pub bytes: Vec<u8>,
     /// When it was accepted, in [`Now::mono_ms`](super::ids::Now::mono_ms).

@@ -2,6 +2,8 @@
 
 mod access;
 pub mod admission;
+pub mod auth;
+mod authenticate;
 pub mod config;
 mod conn;
 mod connect;

@@ -6,6 +6,7 @@ use ringmain_mqtt::{
     decode_publish, encode, header, header_v31,
 };
 
+use super::authenticate::Auth;
 use super::conn::{Conn, State, flag};
 use super::core::Core;
 use super::effects::{CloseHow, Effects};
@@ -34,12 +35,20 @@ impl Shard {
             return;
         }
         let mut partial = self.core.conns.get_mut(ci).and_then(Conn::take_partial);
-        if self.core.conns.get(ci).is_some_and(|c| c.has(flag::PAUSED_TURN | flag::PAUSED_METER)) {
+        let waits = flag::PAUSED_TURN | flag::PAUSED_METER | flag::AUTH_WAITS;
+        if self.core.conns.get(ci).is_some_and(|c| c.has(waits)) {
             // Came in before the pause took effect: behind what already waits.
             let mut buf = partial.unwrap_or_default();
             buf.extend_from_slice(bytes);
+            if buf.is_empty() {
+                return;
+            }
             if let Some(conn) = self.core.conns.get_mut(ci) {
+                let waits = conn.has(flag::AUTH_WAITS);
                 conn.set_partial(buf);
+                if waits {
+                    self.core.pause(ci, flag::PAUSED_AUTH, fx);
+                }
             }
             return;
         }
@@ -160,7 +169,7 @@ impl Shard {
                 let joined;
                 let rest = if behind.is_empty() {
                     *bytes
-                } else if h.packet_type == PacketType::Connect {
+                } else if matches!(h.packet_type, PacketType::Connect | PacketType::Auth) {
                     joined = [behind, bytes].concat();
                     &joined[..]
                 } else {
@@ -193,7 +202,8 @@ impl Shard {
             header(bytes, lenient)?
         };
         let Some(h) = h else { return Ok(None) };
-        if conn.state == State::Fresh && h.packet_type != PacketType::Connect {
+        let challenged = || conn.auth().is_some_and(Auth::is_challenged);
+        if conn.state == State::Fresh && h.packet_type != PacketType::Connect && !challenged() {
             // [MQTT-3.1.0-1]
             return Err(DecodeError {
                 reason: ReasonCode::PROTOCOL_ERROR,
@@ -219,6 +229,9 @@ impl Shard {
         conn.last_seen_ms = now_ms as u32;
         let (state, version, listener) = (conn.state, conn.version, conn.listener);
         if state == State::Fresh {
+            if conn.auth().is_some_and(Auth::is_challenged) {
+                return self.on_exchange_packet(id, p.header, p.packet, p.rest, fx);
+            }
             return self.on_first_packet(id, p.packet, p.header, p.rest, fx);
         }
         let rules = Rules { strict_utf8: self.core.mqtt(listener).strict_utf8 };
@@ -283,13 +296,7 @@ impl Shard {
                 let text = Some("a second CONNECT");
                 self.core.close_with(ci, Some(code), text, CloseHow::Flush, fx);
             }
-            Packet::Auth(_) => {
-                // No enhanced authentication was agreed on. [MQTT-4.12.0-6] [S-95]
-                self.core.counters.auth_received += 1;
-                let code = ReasonCode::PROTOCOL_ERROR;
-                let text = Some("AUTH without an authentication method");
-                self.core.close_with(ci, Some(code), text, CloseHow::Flush, fx);
-            }
+            Packet::Auth(auth) => self.on_auth(id, &auth, fx),
             // The decoder refuses what only servers send.
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 let code = ReasonCode::PROTOCOL_ERROR;

@@ -259,14 +259,13 @@ impl Shard {
         let bytes = bytes.min(conn.out_pending);
         conn.out_pending -= bytes;
         core.out_total -= u64::from(bytes);
-        let (pending, session, congested) =
-            (conn.out_pending, conn.session, conn.has(flag::CONGESTED));
+        let (pending, session, flags) = (conn.out_pending, conn.session, conn.flags);
         let low = core.cfg.limits.out_buffer_bytes / 2;
         if pending > low {
             return;
         }
-        if congested && let Some(c) = core.conns.get_mut(id.index) {
-            c.flags &= !flag::CONGESTED;
+        if flags & (flag::CONGESTED | flag::AUTH_WAITS) != 0 {
+            return self.on_sent_rest(id, fx);
         }
         core.resume(id.index, flag::PAUSED_OUT, fx);
         let waits = core.sessions.get(session).is_some_and(|s| {
@@ -275,6 +274,16 @@ impl Shard {
         if waits {
             core.pump(session, fx);
         }
+    }
+
+    /// The rest of a connection that was congested, or that was let in with something unsent.
+    fn on_sent_rest(&mut self, id: ConnId, fx: &mut Effects) {
+        let Some(conn) = self.core.conns.checked(id) else { return };
+        conn.flags &= !flag::CONGESTED;
+        if conn.has(flag::AUTH_WAITS) {
+            return self.let_in(id, fx);
+        }
+        self.on_sent(id, 0, fx);
     }
 
     fn on_mail(&mut self, from: ShardId, mail: Mail, packed: &[u8], fx: &mut Effects) {
@@ -384,6 +393,17 @@ impl Shard {
             } else {
                 ReasonCode::USE_ANOTHER_SERVER // C14
             };
+            if self
+                .core
+                .conns
+                .get(ci)
+                .is_some_and(|c| c.state == State::Fresh && c.auth().is_some())
+            {
+                let known = code == ReasonCode::USE_ANOTHER_SERVER; // the other is none of CONNACK
+                let code = if known { code } else { ReasonCode::SERVER_UNAVAILABLE };
+                self.core.turn_away(ci, code, fx);
+                continue;
+            }
             self.core.close(ci, Some(code), CloseHow::Flush, fx);
         }
         let delayed: Vec<u32> = self
@@ -590,6 +610,7 @@ impl Machine for Shard {
                 self.core.counters.bytes_received += bytes.len() as u64;
                 self.on_data(conn, bytes, fx);
             }
+            Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict, fx),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes, fx),
             Input::Closed { conn, cause } => self.on_closed(conn, cause),
             Input::Mail { from, mail, packed } => self.on_mail(from, mail, packed, fx),

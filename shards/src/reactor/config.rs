@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::probe::{Degradation, Feature};
+use crate::engine::auth::Authenticator;
 use crate::observe::Delay;
 
 /// Connections that may wait in the backlog and still be accepted after a ring is found full: the
@@ -112,6 +114,8 @@ pub struct NodeConfig {
     pub control_queue: usize,
     /// Events for the control plane that wait, of all shards together; more are dropped and counted.
     pub event_queue: usize,
+    /// Who decides about clients of listeners that ask. Without it, nobody is let in there.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
     /// Whether shards take notes of their work ([`observe`](crate::observe)), and for tests what is to take
     /// longer. `None`: they do not.
     pub recording: Option<Option<Delay>>,
@@ -143,6 +147,7 @@ impl NodeConfig {
             mailbox_batches: 1024,
             control_queue: 256,
             event_queue: 4096,
+            authenticator: None,
             recording: Some(None),
             disable: Vec::new(),
         }

@@ -27,6 +27,7 @@ mod shared;
 mod stack;
 mod stats;
 mod token;
+mod verdicts;
 mod watch;
 
 use std::net::SocketAddr;
@@ -41,7 +42,8 @@ pub use watch::Lookout;
 
 use crate::boundary::{Control, Event};
 use crate::engine::Machine;
-use crate::engine::ids::ShardId;
+use crate::engine::auth::{AUTH_OPEN_MAX, AuthVerdict};
+use crate::engine::ids::{ConnId, ShardId};
 use shard::ShardThread;
 use shared::{Shared, Stage};
 
@@ -87,7 +89,9 @@ where
         let shard = ShardId(ix as u16);
         let (control, controls) = flume::bounded(config.control_queue.max(1));
         let (gate, opened) = flume::bounded(1);
-        node.handles.push(ShardHandle { shard, control, shared: Arc::clone(&shared) });
+        // As many as there can be requests: an answer always finds room.
+        let (verdict, verdicts) = flume::bounded(AUTH_OPEN_MAX);
+        node.handles.push(ShardHandle { shard, control, verdict, shared: Arc::clone(&shared) });
         gates.push(gate);
         let thread = ShardThread {
             me: shard,
@@ -99,6 +103,8 @@ where
             shared: Arc::clone(&shared),
             controls,
             events: event_sender.clone(),
+            verdicts,
+            authenticator: config.authenticator.clone(),
             report: report.clone(),
             opened,
         };
@@ -246,6 +252,7 @@ impl Drop for Node {
 pub struct ShardHandle {
     shard: ShardId,
     control: flume::Sender<Control>,
+    verdict: flume::Sender<(ConnId, AuthVerdict)>,
     shared: Arc<Shared>,
 }
 
@@ -274,6 +281,20 @@ impl ShardHandle {
     /// When its queue is full, or the shard has ended.
     pub fn send(&self, control: Control) -> Result<(), ControlRefused> {
         self.control.try_send(control).map_err(|e| match e {
+            flume::TrySendError::Full(_) => ControlRefused::Full,
+            flume::TrySendError::Disconnected(_) => ControlRefused::Ended,
+        })?;
+        self.shared.wake_if_asleep(self.shard);
+        Ok(())
+    }
+
+    /// Answers a request of the shard about a client; each is answered once. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the shard has ended, or has been answered more often than it asked.
+    pub fn answer(&self, conn: ConnId, verdict: AuthVerdict) -> Result<(), ControlRefused> {
+        self.verdict.try_send((conn, verdict)).map_err(|e| match e {
             flume::TrySendError::Full(_) => ControlRefused::Full,
             flume::TrySendError::Disconnected(_) => ControlRefused::Ended,
         })?;

@@ -18,6 +18,7 @@ use super::probe::{Feature, Features};
 use super::ring::Ring;
 use super::shared::{Shared, Stage};
 use super::token::{self, Kind};
+use super::verdicts::{TURN_VERDICTS_MAX, Verdicts};
 use crate::boundary::{Control, Event};
 use crate::engine::Machine;
 use crate::engine::counters::DriverCounts;
@@ -98,6 +99,7 @@ pub(super) struct NetTask<M> {
     pub fx: Effects,
     control: flume::Receiver<Control>,
     events: flume::Sender<Event>,
+    auth: Verdicts,
     reaped: Vec<cqueue::Entry>,
     fed: bool,
     busy_wait: Duration,
@@ -115,6 +117,7 @@ impl<M: Machine> NetTask<M> {
         machine: M,
         control: flume::Receiver<Control>,
         events: flume::Sender<Event>,
+        auth: Verdicts,
         busy_wait: Duration,
     ) -> Self {
         let shards = net.shared.shards.len();
@@ -126,6 +129,7 @@ impl<M: Machine> NetTask<M> {
             fx,
             control,
             events,
+            auth,
             reaped: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             fed: false,
             busy_wait,
@@ -178,6 +182,7 @@ impl<M: Machine> NetTask<M> {
         self.fx.observe.part(0);
         let mails = self.take_deliveries();
         self.take_controls();
+        self.take_verdicts();
         while let Some(peer) = self.net.lanes.pop_drained() {
             self.feed(Input::LaneDrained { peer });
         }
@@ -319,6 +324,13 @@ impl<M: Machine> NetTask<M> {
         }
     }
 
+    fn take_verdicts(&mut self) {
+        for _ in 0..TURN_VERDICTS_MAX {
+            let Some((conn, verdict)) = self.auth.pop() else { return };
+            self.feed(Input::Authenticated { conn, verdict });
+        }
+    }
+
     fn perform(&mut self) {
         let mut ops = std::mem::take(&mut self.fx.ops);
         for op in ops.drain(..) {
@@ -332,6 +344,9 @@ impl<M: Machine> NetTask<M> {
             if self.events.try_send(event).is_err() {
                 self.net.shared.stats(self.net.me).events_dropped.inc();
             }
+        }
+        for request in self.fx.auth.drain(..) {
+            self.auth.ask(request);
         }
         self.fx.clear();
         self.fx.lanes_full = self.net.lanes.full();
@@ -360,6 +375,7 @@ impl<M: Machine> NetTask<M> {
         self.net.lanes.announce_sleep();
         let idle = self.net.lanes.mailbox().is_empty()
             && self.control.is_empty()
+            && self.auth.is_empty()
             && !self.net.lanes.has_drained()
             && self.net.stage == self.net.shared.stage()
             && !self.net.has_work()?;

@@ -14,9 +14,11 @@ use super::net::{Net, NetTask};
 use super::probe::{Feature, Features};
 use super::ring::{Ring, RingSize};
 use super::shared::{Shared, eventfd};
+use super::verdicts::Verdicts;
 use crate::boundary::{Control, Event};
 use crate::engine::Machine;
-use crate::engine::ids::ShardId;
+use crate::engine::auth::{AuthVerdict, Authenticator};
+use crate::engine::ids::{ConnId, ShardId};
 
 /// Memory for glommio's own I/O. Its default of 10 MiB per executor is for storage-bound programs.
 const GLOMMIO_IO_MEMORY: usize = 1 << 20;
@@ -40,6 +42,8 @@ pub(super) struct ShardThread {
     pub shared: Arc<Shared>,
     pub controls: flume::Receiver<Control>,
     pub events: flume::Sender<Event>,
+    pub verdicts: flume::Receiver<(ConnId, AuthVerdict)>,
+    pub authenticator: Option<Arc<dyn Authenticator>>,
     pub report: flume::Sender<Result<(), StartError>>,
     pub opened: flume::Receiver<()>,
 }
@@ -96,6 +100,7 @@ impl ShardThread {
     ) -> io::Result<()> {
         let Self { me, sizes, features, sockets, probed, shared, controls, events, report, .. } =
             self;
+        let auth = Verdicts::new(self.verdicts, self.authenticator);
         let opened = self.opened;
         let net = match open_rings(sizes, features) {
             Ok((rings, children)) => {
@@ -112,7 +117,7 @@ impl ShardThread {
         };
         shared.set_thread(me);
         let _alive = shared.live();
-        let task = NetTask::new(net, factory(me), controls, events, sizes.busy_wait);
+        let task = NetTask::new(net, factory(me), controls, events, auth, sizes.busy_wait);
         drop(report.send(Ok(())));
         drop(report);
         if opened.recv().is_err() {

@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
 mod access;
+mod auth;
 mod connect;
 mod delivery;
 mod limits;

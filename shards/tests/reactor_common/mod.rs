@@ -153,6 +153,7 @@ impl Echo {
             }
             [b'H', to, rest @ ..] if !self.established.contains(&conn) => {
                 let parcel = Parcel {
+                    identity: None,
                     peer: ringmain_shards::engine::ids::Peer {
                         addr: SocketAddr::from(([127, 0, 0, 1], 1)),
                         listener: 0,

@@ -39,8 +39,11 @@ impl Oracle {
         insist!(conn.state != ConnState::Live, "connack", "connection #{net} got two CONNACKs");
         self.connecting[device].retain(|(n, _)| *n != net);
         if ack.code != 0 {
+            // Busy or not authorised. Version 3 says "unavailable" for the former.
+            let busy = if connect.version == 5 { 0x89 } else { 0x88 };
+            let turned_away = self.rules.turns_away && [busy, 0x87].contains(&ack.code);
             insist!(
-                self.rules.pressure || self.draining,
+                self.rules.pressure || self.draining || turned_away,
                 "refused-connect",
                 "connection #{net} was refused with {:#04x}",
                 ack.code

@@ -72,6 +72,8 @@ pub struct Rules {
     pub shards: usize,
     /// Whether memory pressure may refuse things.
     pub pressure: bool,
+    /// Whether clients may be turned away.
+    pub turns_away: bool,
     /// Whether the queue of a session can be full.
     pub queue_bound: bool,
     /// Whether sockets take everything that a connected client is sent.
@@ -90,6 +92,7 @@ impl Rules {
             devices,
             shards: s.world.shards,
             pressure: s.pressure > 0,
+            turns_away: s.world.auth.as_ref().is_some_and(|auth| auth.refuse > 0),
             queue_bound: s.mqueue_len > 0,
             roomy: s.out_buffer >= 1 << 20,
             rejects: s.mqueue_len > 0 && s.queue_policy == QueueDropPolicy::Reject,

@@ -14,6 +14,7 @@ const RULES: Rules = Rules {
     devices: 3,
     shards: 1,
     pressure: false,
+    turns_away: false,
     queue_bound: false,
     roomy: true,
     rejects: false,

@@ -120,6 +120,19 @@ pub struct WorldConfig {
     /// A machine gets at most one packet at once: it may close at any of them, and what follows in
     /// the same bytes would be read or not.
     pub packetwise: bool,
+    /// How clients are let in; `None`: nobody is asked.
+    pub auth: Option<AuthConfig>,
+}
+
+/// Who decides about clients, in the driver's place.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// Slowest verdict, in ms: so verdicts overtake each other.
+    pub late_ms: u64,
+    /// Clients that are turned away, per mille.
+    pub refuse: u32,
+    /// Clients that everybody knows: the first device that may be turned away.
+    pub spared: usize,
 }
 
 /// The node and its network.
@@ -330,11 +343,12 @@ impl<M: Machine> World<M> {
     pub fn next_event_ns(&self) -> u64 {
         let ticks = self.shards.iter().map(|s| s.machine.deadline_ms().saturating_mul(1_000_000));
         let moves = self.shards.iter().flat_map(|s| s.parcels.iter().map(|p| p.0));
+        let verdicts = self.shards.iter().flat_map(|s| s.verdicts.iter().map(|v| v.0));
         let closes = self.live.iter().filter_map(|net| {
             let n = &self.nets[*net];
             (n.close.is_some() && n.conn().is_some()).then_some(n.close_at_ns)
         });
-        ticks.chain(moves).chain(closes).min().unwrap_or(u64::MAX)
+        ticks.chain(moves).chain(verdicts).chain(closes).min().unwrap_or(u64::MAX)
     }
 
     /// The shard that has a connection.

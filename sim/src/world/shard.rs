@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use ringmain_mqtt::ReasonCode;
 use ringmain_shards::boundary::Control;
 use ringmain_shards::engine::Machine;
+use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict, Identity};
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, Peer, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
@@ -45,6 +47,8 @@ pub(super) struct Shard<M> {
     pub(super) backlog: VecDeque<NetId>,
     accept_paused: bool,
     pub(super) parcels: VecDeque<(u64, NetId, Box<Parcel>)>,
+    /// Verdicts on clients, with the time of each.
+    pub(super) verdicts: Vec<(u64, ConnId, AuthVerdict)>,
     pub(super) sent: VecDeque<(ConnId, u32)>,
     drained: VecDeque<usize>,
     pub(super) controls: VecDeque<Control>,
@@ -57,6 +61,7 @@ enum Ready {
     Control,
     Open,
     Arrived(usize),
+    Verdict(usize),
     Mail,
     Drained,
     Sent,
@@ -84,6 +89,7 @@ impl<M: Machine> Shard<M> {
             backlog: VecDeque::new(),
             accept_paused: false,
             parcels: VecDeque::new(),
+            verdicts: Vec::new(),
             sent: VecDeque::new(),
             drained: VecDeque::new(),
             controls: VecDeque::new(),
@@ -187,6 +193,9 @@ impl<M: Machine> World<M> {
         for (i, parcel) in shard.parcels.iter().enumerate() {
             add(parcel.0 <= now.mono_ns, Ready::Arrived(i));
         }
+        for (i, verdict) in shard.verdicts.iter().enumerate() {
+            add(verdict.0 <= now.mono_ns, Ready::Verdict(i));
+        }
         for net in &self.live {
             let n = &self.nets[*net];
             if n.shard != s || n.conn().is_none() {
@@ -226,6 +235,10 @@ impl<M: Machine> World<M> {
             }
             Ready::Open => self.feed_open(s, now),
             Ready::Arrived(i) => self.feed_arrived(s, now, i),
+            Ready::Verdict(i) => {
+                let (_, conn, verdict) = shard.verdicts.swap_remove(i);
+                shard.machine.handle(now, Input::Authenticated { conn, verdict }, &mut shard.fx);
+            }
             Ready::Mail => self.feed_mail(s, now),
             Ready::Drained => {
                 if let Some(peer) = shard.drained.pop_front() {
@@ -392,6 +405,9 @@ impl<M: Machine> World<M> {
                 Op::ResumeAccept { .. } => self.shards[s].accept_paused = false,
             }
         }
+        for request in fx.auth.drain(..) {
+            self.decide(s, &request);
+        }
         for event in fx.events.drain(..) {
             self.see_at(now, Seen::Event(event));
         }
@@ -408,6 +424,35 @@ impl<M: Machine> World<M> {
         let birth = shard.birth;
         self.mesh.epochs.died(birth);
         self.see_at(now, Seen::TurnDone { shard: s, deadline_ms });
+    }
+
+    /// Decides about a client, later.
+    fn decide(&mut self, s: usize, request: &AuthRequest) {
+        let Some(auth) = self.config.auth.clone() else {
+            return self.see(Seen::Contract(format!("nobody is to be asked: {request:?}")));
+        };
+        let device = request.client_id.strip_prefix('c').and_then(|n| n.parse::<usize>().ok());
+        let spared = device.is_some_and(|n| n < auth.spared);
+        let verdict = if !spared && self.rng.chance(auth.refuse) {
+            match self.rng.chance(500) {
+                true => AuthVerdict::Busy,
+                false => AuthVerdict::Deny(ReasonCode::NOT_AUTHORIZED),
+            }
+        } else {
+            AuthVerdict::Allow(Box::new(self.identity()))
+        };
+        let late_ns = self.rng.range(0, auth.late_ms * 1_000_000);
+        self.shards[s].verdicts.push((self.now.mono_ns + late_ns, request.conn, verdict));
+    }
+
+    /// Some kinds of clients are kept in other ways than others.
+    fn identity(&mut self) -> Identity {
+        let name: Option<Box<str>> = self.rng.chance(700).then(|| "somebody".into());
+        let attributes = match self.rng.chance(300) {
+            true => vec![("tenant".into(), "a".into())],
+            false => Vec::new(),
+        };
+        Identity { username: name, attributes, ..Identity::default() }
     }
 
     fn known(&mut self, s: usize, conn: ConnId, op: &str) -> Option<NetId> {
@@ -496,7 +541,7 @@ impl<M: Machine> World<M> {
     fn hand_over(&mut self, s: usize, conn: ConnId, to: ShardId, parcel: Box<Parcel>) {
         let Some(net) = self.known(s, conn, "Handover") else { return };
         let n = &mut self.nets[net];
-        if n.established || n.written > 0 || to.index() >= self.shards.len() || to.index() == s {
+        if n.established || n.pending() > 0 || to.index() >= self.shards.len() || to.index() == s {
             self.see(Seen::Contract(format!("connection #{net} cannot move to shard {}", to.0)));
             return;
         }

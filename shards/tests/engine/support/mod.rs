@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ringmain_mqtt::Version;
 use ringmain_shards::boundary::{Control, Event};
+use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict};
 use ringmain_shards::engine::config::{EngineConfig, MqttConfig};
 use ringmain_shards::engine::counters::{Counters, DriverCounts, Gauges};
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
@@ -79,6 +80,8 @@ pub(crate) struct Node {
     pub(crate) wires: Vec<Wire>,
     pub(crate) clients: Vec<Client>,
     pub(crate) events: Vec<Event>,
+    /// Clients that shards ask about, and that nobody has answered.
+    pub(crate) requests: Vec<AuthRequest>,
     now_ms: u64,
     ticks: u64,
     next_accept: usize,
@@ -126,6 +129,7 @@ impl Node {
             wires: Vec::new(),
             clients: Vec::new(),
             events: Vec::new(),
+            requests: Vec::new(),
             now_ms,
             ticks: 0,
             next_accept: 0,
@@ -313,6 +317,22 @@ impl Node {
         }
     }
 
+    /// The oldest request of a shard about a client.
+    pub(crate) fn request(&mut self) -> AuthRequest {
+        assert!(!self.requests.is_empty(), "nobody is asked about");
+        self.requests.remove(0)
+    }
+
+    /// Answers a request.
+    pub(crate) fn verdict(&mut self, request: &AuthRequest, verdict: &AuthVerdict) {
+        let conn = request.conn;
+        self.turn(request.shard.index(), &mut |shard, now, fx| {
+            let verdict = verdict.clone();
+            shard.handle(now, Input::Authenticated { conn, verdict }, fx);
+        });
+        self.run();
+    }
+
     pub(crate) fn control(&mut self, control: &Control) {
         for shard in 0..self.hosts.len() {
             let mut control = Some(control.clone());
@@ -462,6 +482,7 @@ impl Node {
             self.hosts[to.index()].inbox.push_back(Inbox::Mail(from, mail.into()));
         }
         self.events.append(&mut fx.events);
+        self.requests.extend(fx.auth.drain(..).map(|request| *request));
         self.hosts[shard].fx.lanes_full = lanes_full;
         self.hosts[shard].fx.driver = driver;
     }
