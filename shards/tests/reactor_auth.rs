@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use reactor_common::*;
 use ringmain_mqtt::{Connect, ConnectProps, ReasonCode, Version};
 use ringmain_shards::engine::Shard;
-use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict, Authenticator, Identity};
+use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict, Authenticator};
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::ids::{Now, ShardId};
 use ringmain_shards::engine::node::NodeShared;
@@ -87,7 +87,7 @@ fn what_nobody_takes_is_answered_at_once_and_what_is_taken_waits() {
     assert!(waits.read(&mut [0; 1]).is_err(), "it still waits");
     waits.set_nonblocking(false).expect("a TCP socket");
     let request = desk.requests.lock().expect("nobody panics with it").remove(0);
-    let verdict = AuthVerdict::Allow(Box::new(Identity::default()));
+    let verdict = AuthVerdict::Allow(Box::default());
     node.handles()[request.shard.index()].answer(request.conn, verdict).expect("has room");
     assert_eq!(code(&mut waits), 0);
     drop(waits);
@@ -111,7 +111,7 @@ fn verdicts_in_any_order_reach_their_clients_on_every_shard() {
     for request in requests {
         let even = request.client_id.as_bytes().last().is_some_and(|last| last % 2 == 0);
         let verdict = match even {
-            true => AuthVerdict::Allow(Box::new(Identity::default())),
+            true => AuthVerdict::Allow(Box::default()),
             false => AuthVerdict::Deny(ReasonCode::NOT_AUTHORIZED),
         };
         node.handles()[request.shard.index()].answer(request.conn, verdict).expect("has room");
