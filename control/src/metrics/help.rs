@@ -109,6 +109,21 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         "delivery/replays_overtaken",
         "Times that more messages waited for a replay of retained messages than may.",
     ),
+    (
+        "authentication/success",
+        "Clients admitted, at CONNECT and when they authenticated again; where nobody is asked, none.",
+    ),
+    ("authentication/success/anonymous", "Of those, clients without a user name."),
+    ("authentication/failure", "Clients refused by an authenticator, or since none knows them."),
+    (
+        "authentication/busy",
+        "Clients told that the server is busy, since too many were to be authenticated.",
+    ),
+    (
+        "authentication/timeout",
+        "Clients about whom nothing was decided before mqtt.connect_timeout_ms.",
+    ),
+    ("authentication/expired", "Connections ended since what admitted them has expired."),
     ("client/connect", "CONNECT packets that were well-formed."),
     ("client/connack", "CONNECT packets that were answered."),
     ("client/connected", "Clients that connected."),

@@ -38,6 +38,7 @@ mod sublist;
 pub mod subs;
 mod subscribe;
 mod sys;
+mod timers;
 mod verdict;
 pub mod wheel;
 
