@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ringmain_transport::Layers;
 
 use super::probe::{Degradation, Feature};
 use crate::observe::Delay;
@@ -33,8 +36,10 @@ impl ShardPlacement {
 }
 
 /// One address to listen on. Each shard has its own socket on it (SO_REUSEPORT). (features.md T14)
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ListenerConfig {
+    /// How the log calls it.
+    pub name: String,
     /// Address and port; port 0 takes a free one, the same for all shards.
     pub addr: SocketAddr,
     /// Connections the kernel queues per shard before it refuses more. Capped by
@@ -59,6 +64,8 @@ pub struct ListenerConfig {
     pub user_timeout_ms: Option<u32>,
     /// IPV6_V6ONLY for IPv6 addresses.
     pub v6_only: bool,
+    /// What lies between its sockets and MQTT; `None`: nothing, for good.
+    pub layers: Option<Arc<Layers>>,
 }
 
 impl ListenerConfig {
@@ -66,6 +73,7 @@ impl ListenerConfig {
     #[must_use]
     pub fn new(addr: SocketAddr) -> Self {
         Self {
+            name: addr.to_string(),
             addr,
             backlog: 4096,
             nodelay: true,
@@ -77,6 +85,7 @@ impl ListenerConfig {
             keepalive_probes: 4,
             user_timeout_ms: None,
             v6_only: true,
+            layers: None,
         }
     }
 }

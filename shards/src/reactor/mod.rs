@@ -17,6 +17,7 @@ mod follow;
 mod handover;
 mod io;
 mod keeper;
+mod layers;
 mod listen;
 mod memory;
 mod net;
@@ -31,6 +32,8 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+pub use ringmain_transport::Layers;
 
 pub use background::BackgroundTask;
 pub use config::{KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
@@ -68,9 +71,11 @@ where
     let probed: Arc<[bool]> =
         config.listeners.iter().map(|l| !probe_all && l.keepalive_idle_s.is_some()).collect();
     let (sockets, local_addrs) = listen::open_all(&config.listeners, shards, probe_all)?;
-    let shared =
-        Shared::new(shards, config.mailbox_batches, config.max_connections, config.recording)
-            .map_err(|source| StartError::Shard { shard: 0, what: "eventfd", source })?;
+    let shared = Shared::new(config).map_err(|source| StartError::Shard {
+        shard: 0,
+        what: "eventfd",
+        source,
+    })?;
     let shared = Arc::new(shared);
     let (event_sender, events) = flume::bounded(config.event_queue.max(1));
     let (report, reports) = flume::bounded(shards);
@@ -173,6 +178,13 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> Vec<StatsSnapshot> {
         self.shared.shards.iter().map(|s| s.stats.snapshot()).collect()
+    }
+
+    /// What lies between the sockets of a listener and MQTT for connections from now on; those that are there
+    /// keep what they have. False for a listener that is not there, or was started with nothing in between.
+    pub fn set_layers(&self, listener: usize, layers: Arc<Layers>) -> bool {
+        let place = self.shared.listeners.get(listener).and_then(|l| l.layers.as_ref());
+        place.map(|place| place.store(layers)).is_some()
     }
 
     /// For looking at the shards from other threads.
