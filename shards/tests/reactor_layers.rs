@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use reactor_common::tls::{TlsClient, World, layered};
 use reactor_common::*;
-use ringmain_shards::reactor::Layers;
+use ringmain_shards::reactor::{self, Address, Layers, ListenerConfig, StartError};
 use ringmain_transport::proxy::Trusted;
 use ringmain_transport::tls::Alpn;
 use ringmain_transport::ws::WsConfig;
@@ -244,4 +244,43 @@ fn all_layers_together_carry_bytes() {
     assert_eq!(client.rest(), (b"\x82\x03bye\x88\x02\x03\xe8".to_vec(), true));
     drop(client);
     finish(node);
+}
+
+#[test]
+fn a_unix_socket_serves_and_its_file_goes_with_the_node() {
+    // T01
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    let name = format!("ringmain-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    // What a broker leaves behind that was killed.
+    drop(UnixListener::bind(&path).unwrap());
+    let mut settings = config(3);
+    settings.listeners.push(ListenerConfig::new(Address::Unix(path.clone())));
+    settings.listeners[1].unix_mode = Some(0o660);
+    let (node, seen) = echo_node(&settings);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let mut streams: Vec<UnixStream> =
+        (0..30).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(format!("H{}hello", n % 3).as_bytes()).unwrap();
+    }
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let mut got = [0; 8];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(&got, format!("@{}:hello", n % 3).as_bytes());
+    }
+    assert_eq!(seen.get(|s| &s.arrived), 30);
+    // Somebody listens: it is not taken away.
+    let error = reactor::run(&settings, |me| Echo::new(me, Default::default())).err().unwrap();
+    assert!(matches!(error, StartError::AddressInUse { .. }), "{error}");
+    drop(streams);
+    finish(node);
+    assert!(!path.exists(), "the file is still there");
+    std::fs::write(&path, "a file").unwrap();
+    let error = reactor::run(&settings, |me| Echo::new(me, Default::default())).err().unwrap();
+    assert!(error.to_string().contains("no socket"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"a file", "nobody's file is removed");
+    std::fs::remove_file(&path).unwrap();
 }

@@ -28,15 +28,15 @@ mod shared;
 mod stack;
 mod stats;
 mod token;
+mod unix;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use ringmain_transport::Layers;
 
 pub use background::BackgroundTask;
-pub use config::{KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
+pub use config::{Address, KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
 pub use keeper::Keeper;
 pub use probe::{Degradation, Feature};
 pub use stats::StatsSnapshot;
@@ -70,7 +70,7 @@ where
     let probe_all = !features.has(Feature::FixedFdInstall);
     let probed: Arc<[bool]> =
         config.listeners.iter().map(|l| !probe_all && l.keepalive_idle_s.is_some()).collect();
-    let (sockets, local_addrs) = listen::open_all(&config.listeners, shards, probe_all)?;
+    let opened = listen::open_all(&config.listeners, shards, probe_all)?;
     let shared = Shared::new(config).map_err(|source| StartError::Shard {
         shard: 0,
         what: "eventfd",
@@ -82,13 +82,14 @@ where
     let mut node = Node {
         handles: Vec::new(),
         events,
-        local_addrs,
+        local_addrs: opened.addrs,
+        socket_files: opened.files,
         kernel: KernelReport { degradations: features.degradations() },
         shared: Arc::clone(&shared),
         threads: Vec::new(),
     };
     let mut gates = Vec::new();
-    for (ix, (placement, sockets)) in config.shards.iter().zip(sockets).enumerate() {
+    for (ix, (placement, sockets)) in config.shards.iter().zip(opened.by_shard).enumerate() {
         let shard = ShardId(ix as u16);
         let (control, controls) = flume::bounded(config.control_queue.max(1));
         let (gate, opened) = flume::bounded(1);
@@ -136,7 +137,9 @@ where
 pub struct Node {
     handles: Vec<ShardHandle>,
     events: flume::Receiver<Event>,
-    local_addrs: Vec<SocketAddr>,
+    local_addrs: Vec<Address>,
+    /// Removed at the end.
+    socket_files: Vec<listen::SocketFile>,
     kernel: KernelReport,
     shared: Arc<Shared>,
     threads: Vec<shard::Handle>,
@@ -164,7 +167,7 @@ impl Node {
 
     /// Addresses listened on, with the ports really taken, by listener.
     #[must_use]
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[Address] {
         &self.local_addrs
     }
 
