@@ -1,6 +1,5 @@
 //! From a valid configuration to a running broker, and from a signal to its end.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,7 +10,7 @@ use ringmain_control::Running;
 use crate::config::{Config, Sources};
 use crate::logging::Logging;
 use crate::notify::Supervisor;
-use crate::plane::{DataPlane, Event, Notifier, Start};
+use crate::plane::{self, DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
 use crate::{admin, doctor};
 
@@ -165,12 +164,11 @@ impl Root<'_> {
         }
     }
 
-    fn ready(&mut self, addresses: &[SocketAddr]) {
+    fn ready(&mut self, addresses: &[String]) {
         for address in addresses {
             tracing::info!(%address, "listening");
         }
         self.hint();
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.listening = format!("listening on {}", addresses.join(", "));
         self.supervisor.ready(&self.listening);
         self.set_listening(true);
@@ -214,6 +212,7 @@ impl Root<'_> {
         let changes = match Config::diff_live(&self.config, &config) {
             Ok(changes) if changes.is_empty() => {
                 tracing::info!("the configuration is the same as before");
+                self.plane.refresh();
                 return "a reload found nothing new".to_owned();
             }
             Ok(changes) => changes,
@@ -225,6 +224,11 @@ impl Root<'_> {
                 return "a reload changed nothing: some keys need a restart".to_owned();
             }
         };
+        if let Err(errors) = plane::check_files(&config) {
+            errors.iter().for_each(|error| tracing::error!("{error}"));
+            tracing::error!("nothing was changed: some files cannot be used");
+            return "a reload changed nothing: some files cannot be used".to_owned();
+        }
         for change in &changes.keys {
             tracing::info!(key = change.key, old = change.old, new = change.new, "changed");
         }

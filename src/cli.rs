@@ -157,6 +157,10 @@ fn observe<T: Args>(before: Options, o: Observing<T>, run: observe::Run<T>) -> E
 fn check_config(sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(config) => {
+            if let Err(errors) = plane::check_files(&config) {
+                errors.iter().for_each(|error| eprintln!("error: {error}"));
+                return ExitCode::from(EXIT_USAGE);
+            }
             // A reader that has seen enough is no failure.
             let _ = std::io::stdout().write_all(effective(&config).as_bytes());
             ExitCode::SUCCESS

@@ -233,11 +233,12 @@ fn new_connections_get_new_layers_and_old_ones_keep_theirs() {
     let (node, _) = echo_node(&layered(1, old.layers()));
     let mut before = TlsClient::connect(&node, &old.client(&BOTH));
     before.exchange(b"x");
-    assert!(node.set_layers(0, std::sync::Arc::new(new.layers())));
+    let switch = node.layers_switch();
+    assert!(switch.set(0, std::sync::Arc::new(new.layers())));
     let mut after = TlsClient::connect(&node, &new.client(&BOTH));
     after.exchange(b"y");
     before.exchange(b"z");
-    assert!(!node.set_layers(1, std::sync::Arc::default()));
+    assert!(!switch.set(1, std::sync::Arc::default()));
     drop((before, after));
     finish(node);
 }

@@ -7,11 +7,12 @@ mod convert;
 mod descriptors;
 mod memory;
 mod observer;
+mod owners;
 mod refusal;
 mod shards;
+mod transports;
 mod watchdog;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::config::{Config, LiveChanges};
 use crate::signals::Signal;
 
 pub use shards::start;
+pub use transports::check as check_files;
 
 /// What the root is told.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub enum Event {
     /// The operator asks for something.
     Signal(Signal),
     /// Clients can connect at these addresses. Once, after start.
-    Ready(Vec<SocketAddr>),
+    Ready(Vec<String>),
     /// All shards have ended, as they were told. Nothing follows.
     Stopped,
     /// A shard has failed and the broker cannot go on. Nothing follows.
@@ -52,6 +54,9 @@ impl Notifier {
 pub trait DataPlane {
     /// Takes over a new configuration, of which `changes` differ; all of them can change live.
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges);
+
+    /// Reads certificates again though the configuration is the same.
+    fn refresh(&mut self);
 
     /// Where questions about the shards are answered, from any thread, until the data plane ends.
     fn questions(&self) -> flume::Sender<Question>;

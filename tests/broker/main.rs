@@ -5,3 +5,4 @@ mod notify;
 mod observe;
 mod serve;
 mod support;
+mod transports;

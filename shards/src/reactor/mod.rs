@@ -83,7 +83,7 @@ where
         handles: Vec::new(),
         events,
         local_addrs: opened.addrs,
-        socket_files: opened.files,
+        _socket_files: opened.files,
         kernel: KernelReport { degradations: features.degradations() },
         shared: Arc::clone(&shared),
         threads: Vec::new(),
@@ -139,7 +139,7 @@ pub struct Node {
     events: flume::Receiver<Event>,
     local_addrs: Vec<Address>,
     /// Removed at the end.
-    socket_files: Vec<listen::SocketFile>,
+    _socket_files: Vec<listen::SocketFile>,
     kernel: KernelReport,
     shared: Arc<Shared>,
     threads: Vec<shard::Handle>,
@@ -183,11 +183,10 @@ impl Node {
         self.shared.shards.iter().map(|s| s.stats.snapshot()).collect()
     }
 
-    /// What lies between the sockets of a listener and MQTT for connections from now on; those that are there
-    /// keep what they have. False for a listener that is not there, or was started with nothing in between.
-    pub fn set_layers(&self, listener: usize, layers: Arc<Layers>) -> bool {
-        let place = self.shared.listeners.get(listener).and_then(|l| l.layers.as_ref());
-        place.map(|place| place.store(layers)).is_some()
+    /// For changing what lies between sockets and MQTT from other threads.
+    #[must_use]
+    pub fn layers_switch(&self) -> LayersSwitch {
+        LayersSwitch(Arc::clone(&self.shared))
     }
 
     /// For looking at the shards from other threads.
@@ -236,6 +235,19 @@ impl Node {
         self.stop();
         drop(self.join());
         error
+    }
+}
+
+/// Changes what lies between the sockets of listeners and MQTT.
+#[derive(Clone, Debug)]
+pub struct LayersSwitch(Arc<Shared>);
+
+impl LayersSwitch {
+    /// For connections from now on; those that are there keep what they have. False for a listener that is not
+    /// there, or was started with nothing in between.
+    pub fn set(&self, listener: usize, layers: Arc<Layers>) -> bool {
+        let place = self.0.listeners.get(listener).and_then(|l| l.layers.as_ref());
+        place.map(|place| place.store(layers)).is_some()
     }
 }
 

@@ -8,13 +8,18 @@ mod listener;
 mod mqtt;
 mod node;
 mod observe;
+mod transport;
 
 pub use admin::{Admin, MetricsListen};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
-pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
+pub use listener::{ConnectionRateMode, Listener};
 pub use mqtt::{
     DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, Redispatch, Retained, ShareStrategy,
     Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};
 pub use observe::{DelayStage, Observe};
+pub use transport::{
+    ClientVerification, CrlExpired, CrlUnknown, FileMode, ListenerUrl, Network, Scheme, TlsAlpn,
+    TlsVersion, UnknownName,
+};
