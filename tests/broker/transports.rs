@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,34 +109,21 @@ fn has_mosquitto() -> bool {
     found
 }
 
-/// `mosquitto_sub`, subscribed; what it prints can be read.
-fn subscribe(place: &[&str]) -> Child {
-    let mut command = Command::new("mosquitto_sub");
-    command.args(place).args(["-t", "a/#", "-q", "1", "-C", "1", "-W", "60", "-d"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    let stdout = child.stdout.as_mut().expect("is piped");
-    let mut said = Vec::new();
-    while !said.ends_with(b"Subscribed") {
-        let mut byte = [0];
-        assert!(stdout.read(&mut byte).expect("reads") > 0, "it ended before it subscribed");
-        said.push(byte[0]);
-    }
-    child
-}
-
 fn publish(place: &[&str], payload: &str) -> Output {
     let mut command = Command::new("mosquitto_pub");
-    command.args(place).args(["-t", "a/b", "-q", "1", "-m", payload]).output().expect("runs")
+    command.args(place).args(["-r", "-t", "a/b", "-q", "1", "-m", payload]).output().expect("runs")
 }
 
-/// A message from one to the other.
+/// A retained message from one to the other.
 fn deliver(from: &[&str], to: &[&str]) {
-    let subscriber = subscribe(to);
-    let published = publish(from, "over and out");
+    let payload = format!("from {from:?} to {to:?}");
+    let published = publish(from, &payload);
     assert!(published.status.success(), "{published:?}");
-    let output = subscriber.wait_with_output().expect("ends");
+    let mut command = Command::new("mosquitto_sub");
+    command.args(to).args(["-t", "a/#", "-q", "1", "-C", "1", "-W", "60"]);
+    let output = command.output().expect("runs");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && printed.contains("over and out"), "{output:?}");
+    assert!(output.status.success() && printed.contains(&payload), "{output:?}");
 }
 
 // T02, T03, T01
