@@ -229,8 +229,8 @@ fn all_layers_together_carry_bytes() {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        match client.tls.reader().read(&mut byte) {
-            Ok(_) => head.push(byte[0]),
+        match client.tls.reader().read_exact(&mut byte) {
+            Ok(()) => head.push(byte[0]),
             Err(_) => assert!(client.receive()),
         }
     }
