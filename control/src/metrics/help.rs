@@ -266,5 +266,52 @@ pub(super) const RING: &[(&str, Kind, &str)] = &[
     ("wakes_sent", Kind::Counter, "Wakes of sleeping shards."),
     ("lanes_filled", Kind::Counter, "Times that a lane to another shard became full."),
     ("lane_waiting_peak", Kind::Gauge, "Most deliveries that ever waited at this sender."),
+    ("tls_full", Kind::Counter, "TLS handshakes with all their signatures."),
+    ("tls_resumed", Kind::Counter, "TLS handshakes that a ticket made cheaper."),
+    (
+        "tls_failed_not_tls",
+        Kind::Counter,
+        "Connections to TLS listeners that spoke something else.",
+    ),
+    (
+        "tls_failed_client_certificate",
+        Kind::Counter,
+        "TLS handshakes that ended because the client's certificate was refused.",
+    ),
+    (
+        "tls_failed_no_client_certificate",
+        Kind::Counter,
+        "TLS handshakes that ended because the client has no certificate and must.",
+    ),
+    (
+        "tls_failed_nothing_in_common",
+        Kind::Counter,
+        "TLS handshakes without a version, cipher suite, group or signature in common.",
+    ),
+    ("tls_failed_alpn", Kind::Counter, "TLS handshakes without an application protocol in common."),
+    (
+        "tls_failed_server_name",
+        Kind::Counter,
+        "TLS handshakes for a server name that no certificate is for.",
+    ),
+    (
+        "tls_failed_peer_alert",
+        Kind::Counter,
+        "TLS connections that clients ended with an alert: mostly, they refuse our certificate.",
+    ),
+    ("tls_failed_protocol", Kind::Counter, "TLS connections whose client broke the protocol."),
+    ("tls_failed_internal", Kind::Counter, "TLS connections that ended by a fault of the broker."),
+    ("websockets_opened", Kind::Counter, "WebSocket handshakes that were granted."),
+    ("websockets_refused", Kind::Counter, "WebSocket handshakes that were refused."),
+    (
+        "websockets_failed",
+        Kind::Counter,
+        "WebSockets that were closed because the client broke the protocol.",
+    ),
+    (
+        "proxy_headers_refused",
+        Kind::Counter,
+        "Connections closed for a PROXY header that is wrong, missing or not wanted.",
+    ),
     ("events_dropped", Kind::Counter, "Events that the control plane had no room for."),
 ];
