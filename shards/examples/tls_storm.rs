@@ -111,7 +111,10 @@ fn main() {
     .expect("starts");
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).expect("a root");
-    let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(provider);
+    let client = client.with_safe_default_protocol_versions().expect("versions");
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
     client.resumption = Resumption::disabled();
     let client = Arc::new(client);
 
