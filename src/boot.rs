@@ -1,6 +1,5 @@
 //! From a valid configuration to a running broker, and from a signal to its end.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,7 +10,7 @@ use ringmain_control::Running;
 use crate::config::{Config, Sources};
 use crate::logging::Logging;
 use crate::notify::Supervisor;
-use crate::plane::{DataPlane, Event, Notifier, Start};
+use crate::plane::{self, DataPlane, Event, Notifier, Start};
 use crate::signals::{self, Signal};
 use crate::{admin, doctor};
 
@@ -165,12 +164,11 @@ impl Root<'_> {
         }
     }
 
-    fn ready(&mut self, addresses: &[SocketAddr]) {
+    fn ready(&mut self, addresses: &[String]) {
         for address in addresses {
             tracing::info!(%address, "listening");
         }
         self.hint();
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.listening = format!("listening on {}", addresses.join(", "));
         self.supervisor.ready(&self.listening);
         self.set_listening(true);
@@ -242,6 +240,11 @@ impl Root<'_> {
             tracing::error!("nothing was changed: a file that the configuration names has errors");
             return "a reload changed nothing: a file has errors".to_owned();
         }
+        if let Err(errors) = plane::check_files(&config) {
+            errors.iter().for_each(|error| tracing::error!("{error}"));
+            tracing::error!("nothing was changed: some files cannot be used");
+            return "a reload changed nothing: some files cannot be used".to_owned();
+        }
         for change in &changes.keys {
             tracing::info!(key = change.key, old = change.old, new = change.new, "changed");
         }
@@ -250,7 +253,6 @@ impl Root<'_> {
         }
         self.config = Arc::new(config);
         self.plane.apply(Arc::clone(&self.config), &changes);
-        self.plane.refresh();
         format!("a reload changed {} keys", changes.keys.len())
     }
 }

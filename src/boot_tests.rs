@@ -11,6 +11,7 @@ use crate::logging;
 struct Asked {
     applied: Vec<(Arc<Config>, LiveChanges)>,
     shut_down: Vec<Duration>,
+    refreshed: u32,
 }
 
 /// Records what it is asked, and on shutdown does what `on_shutdown` says.
@@ -23,6 +24,10 @@ struct Recorder {
 impl DataPlane for Recorder {
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges) {
         self.asked.lock().expect("not poisoned").applied.push((config, changes.clone()));
+    }
+
+    fn refresh(&mut self) {
+        self.asked.lock().expect("not poisoned").refreshed += 1;
     }
 
     fn questions(&self) -> flume::Sender<ringmain_shards::observe::Question> {

@@ -205,6 +205,10 @@ fn check_config(sources: &Sources) -> ExitCode {
             if let Err(errors) = config.authentication.check_files() {
                 return wrong(&errors);
             }
+            if let Err(errors) = plane::check_files(&config) {
+                errors.iter().for_each(|error| eprintln!("error: {error}"));
+                return ExitCode::from(EXIT_USAGE);
+            }
             // A reader that has seen enough is no failure.
             let _ = std::io::stdout().write_all(effective(&config).as_bytes());
             ExitCode::SUCCESS

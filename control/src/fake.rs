@@ -4,7 +4,8 @@ use hdrhistogram::Histogram;
 use ringmain_shards::engine::counters::{Counters, Gauges};
 use ringmain_shards::engine::ids::ShardId;
 use ringmain_shards::observe::{
-    LoopTimes, MemoryUse, NodeView, PerTurn, Report, ShardView, Stage, ThreadTimes, Totals,
+    CertificateView, LoopTimes, MemoryUse, NodeView, PerTurn, Report, ShardView, Stage,
+    ThreadTimes, Totals,
 };
 
 /// A node of so many shards, all of which answered. Figures are small and tell the shards apart.
@@ -17,6 +18,12 @@ pub(crate) fn view(shards: u16) -> NodeView {
         shards: (0..shards).map(shard).collect(),
         resident_bytes: 4096,
         route_table_bytes: 512,
+        certificates: vec![CertificateView {
+            listener: "tls:127.0.0.1:8883".to_owned(),
+            file: "/etc/ringmain/own.pem".to_owned(),
+            subject: "CN=broker".to_owned(),
+            not_after_s: 1_900_000_000,
+        }],
     }
 }
 

@@ -9,7 +9,7 @@ mod histograms;
 
 use ringmain_kernel_params::counters::Trouble;
 use ringmain_shards::engine::counters::Counters;
-use ringmain_shards::observe::{NodeView, PerTurn, Report, ShardView, Stage};
+use ringmain_shards::observe::{CertificateView, NodeView, PerTurn, Report, ShardView, Stage};
 
 use crate::fields;
 use crate::process::Process;
@@ -94,6 +94,13 @@ fn node(text: &mut Text, view: &NodeView) {
         "Memory of the route table that all shards share.",
     )
     .sample(&[], view.route_table_bytes);
+    let help = "Until when a certificate that a listener shows is valid, in seconds since 1970.";
+    let name = "ringmain_tls_certificate_expiry_timestamp_seconds";
+    let mut expiry = text.metric(name, Kind::Gauge, help);
+    for CertificateView { listener, file, subject, not_after_s } in &view.certificates {
+        let labels = [("listener", &**listener), ("file", &**file), ("subject", &**subject)];
+        expiry.sample(&labels, *not_after_s);
+    }
 }
 
 fn state(text: &mut Text, shards: &Shards<'_>) {

@@ -63,7 +63,14 @@ fn main() {
         Some("idle") => idle(number(1), number(2)),
         Some("ring") => {
             let node = start_ring(1);
-            drive("ring", node.local_addrs()[0], number(1), number(2), number(3), number(4));
+            drive(
+                "ring",
+                node.local_addrs()[0].inet().expect("TCP"),
+                number(1),
+                number(2),
+                number(3),
+                number(4),
+            );
             let s = node.stats()[0];
             let messages = s.bytes_received as f64 / number(3) as f64;
             println!(

@@ -245,7 +245,7 @@ fn two_listeners_on_both_families_serve() {
     config.listeners.push(reactor::ListenerConfig::new(v6));
     let (node, _) = echo_node(&config);
     for addr in node.local_addrs() {
-        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        let mut stream = std::net::TcpStream::connect(addr.inet().unwrap()).unwrap();
         exchange(&mut stream, b"hello");
     }
     finish(node);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::authentication::{self, Written};
 use super::error::{ConfigError, ConfigErrors, Origin};
-use super::field::Problem;
+use super::field::{Kind, Problem};
 use super::raw::{Raw, RawEntry, RawValue, parse_assignment, parse_document};
 use super::schema::{Listener, Mqtt};
 use super::section::{Section, SectionInfo};
@@ -14,6 +14,16 @@ use super::{Config, authorization, relations};
 
 const ENV_PREFIX: &str = "RINGMAIN__";
 const LISTENERS: &str = "listeners";
+/// Shorter names of keys in the urls of `--listen`.
+const QUERY_NAMES: [(&str, &str); 7] = [
+    ("cert", "tls_certificate_files"),
+    ("key", "tls_key_files"),
+    ("ca", "tls_client_ca_file"),
+    ("client_auth", "tls_client_verification"),
+    ("crl", "tls_crl_files"),
+    ("proxy", "proxy_protocol_from"),
+    ("mode", "unix_mode"),
+];
 
 /// Where the configuration comes from. Kept, so that a reload reads the same places.
 #[derive(Debug, Clone, Default)]
@@ -174,7 +184,39 @@ impl Loader {
         for (at, url) in urls.iter().enumerate() {
             let origin = Origin::Option(format!("--listen {url}"));
             self.drafts.push(Draft { origin: origin.clone(), assigns: Vec::new() });
+            let (url, query) = url.split_once('?').unwrap_or((url, ""));
             self.route_listener(at, &["url".to_owned()], &Raw::bare(url), &origin);
+            self.listen_query(at, query, &origin);
+        }
+    }
+
+    /// `cert=c.pem&key=k.pem`: keys of the listener, some by shorter names. What comes twice is a list.
+    fn listen_query(&mut self, at: usize, query: &str, origin: &Origin) {
+        let mut given: Vec<(&str, Vec<&str>)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match given.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => given.push((name, vec![value])),
+            }
+        }
+        for (name, values) in given {
+            let long = QUERY_NAMES.iter().find(|(short, _)| *short == name).map(|(_, long)| *long);
+            let key = long.unwrap_or(name);
+            let Some(info) = Listener::INFO.key(key) else {
+                let short = QUERY_NAMES.iter().map(|(short, _)| *short);
+                let names = short.chain(Listener::INFO.keys.iter().map(|key| key.name));
+                let path = [LISTENERS.to_owned(), at.to_string(), name.to_owned()];
+                self.unknown(&path, nearest_of(name, names), origin);
+                continue;
+            };
+            let raw = match info.kind {
+                Kind::List(_) => Raw::new(RawValue::List(
+                    values.iter().map(|v| Raw::new(RawValue::Text((*v).to_owned()))).collect(),
+                )),
+                _ => Raw::bare(values.last().copied().unwrap_or_default()),
+            };
+            self.route_listener(at, &[key.to_owned()], &raw, origin);
         }
     }
 
@@ -431,6 +473,11 @@ fn nearest(path: &[String]) -> String {
             }
         }
     }
+}
+
+/// Which of these is closest to `word`.
+pub(crate) fn nearest_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    best(word, names.into_iter().map(str::to_owned))
 }
 
 fn best(word: &str, candidates: impl Iterator<Item = String>) -> String {

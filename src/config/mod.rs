@@ -24,6 +24,7 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub use field::{Bounds, Field, Kind, Problem};
 pub use live::{KeyChange, KeyNeedsRestart, LiveChanges};
 pub use load::Sources;
+pub(crate) use load::nearest_of;
 pub use raw::{Raw, RawEntry, RawValue};
 pub use schema::*;
 pub use section::{KeyInfo, Reload, Section, SectionInfo};
@@ -98,7 +99,7 @@ sections! {
 impl Config {
     /// Whether only this host can reach the listeners.
     pub fn is_loopback_only(&self) -> bool {
-        self.listeners.iter().all(|listener| listener.url.ip.is_loopback())
+        self.listeners.iter().all(|listener| listener.url.is_local())
     }
 
     /// What must change to get from `old` to `new`, if it can be done while the broker runs.

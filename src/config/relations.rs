@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use ringmain_transport::proxy::TRUSTED_MAX;
+
 use super::error::ConfigError;
 use super::load::Places;
-use super::schema::Mqtt;
+use super::schema::{ClientVerification, Listener, Mqtt};
+use super::section::Section;
 use super::{Config, Scheme};
 
 /// All relations that do not hold.
@@ -125,9 +128,10 @@ impl Check<'_> {
         for (at, listener) in config.listeners.iter().enumerate() {
             let key = |name: &str| format!("listeners.{at}.{name}");
             // One address can be taken once; port 0 is another one each time.
-            let Scheme::Tcp = listener.url.scheme;
-            let taken =
-                addresses.insert(listener.url.addr(), at).filter(|_| listener.url.port != 0);
+            let address = listener.url.addr();
+            let place = address.ok_or(&listener.url.path);
+            let free = address.is_some_and(|address| address.port() == 0);
+            let taken = addresses.insert(place, at).filter(|_| !free);
             if let Some(first) = taken {
                 let keys = [format!("listeners.{first}.url"), key("url")];
                 let message = format!("{} is the address of listener {first} too", listener.url);
@@ -137,17 +141,73 @@ impl Check<'_> {
                 let message = format!("\"{}\" is the name of listener {first} too", listener.name);
                 self.demand(false, &keys, message);
             }
-            let address = listener.url.addr();
             let metrics = config.admin.metrics_listen.0;
-            let message = format!("{address} is taken for metrics: change admin.metrics_listen");
+            let collides = metrics.zip(address).is_some_and(|(m, address)| collide(m, address));
+            let message =
+                format!("{} is taken for metrics: change admin.metrics_listen", listener.url);
             let keys = [key("url"), "admin.metrics_listen".to_owned()];
-            self.demand(!metrics.is_some_and(|m| collide(m, address)), &keys, message);
+            self.demand(!collides, &keys, message);
+            self.transport(at, listener);
             let message = "a listener must accept at least one of 3, 4, 5".to_owned();
             let versions = &listener.accept_protocol_versions;
             self.demand(!versions.is_empty(), &[key("accept_protocol_versions")], message);
             let own = |name: &str| listener.mqtt_overrides.contains(name);
             self.mqtt(&format!("listeners.{at}.mqtt"), &listener.mqtt, &own);
         }
+    }
+}
+
+impl Check<'_> {
+    /// Keys that belong to the transport of a listener are there, and no others.
+    fn transport(&mut self, at: usize, listener: &Listener) {
+        let key = |name: &str| format!("listeners.{at}.{name}");
+        let (scheme, default) = (listener.url.scheme, Listener::default());
+        for info in Listener::INFO.keys {
+            let (fits, where_to) = match info.name.split('_').next() {
+                Some("tls") => (scheme.has_tls(), "tls:// and wss://"),
+                Some("websocket") => (scheme.has_websocket(), "ws:// and wss://"),
+                Some("unix") => (scheme == Scheme::Unix, "unix://"),
+                Some("proxy") => (scheme != Scheme::Unix, "tcp://, tls://, ws:// and wss://"),
+                _ => continue,
+            };
+            let message =
+                format!("this key is for {where_to}, and the listener is {}", listener.url);
+            let is_default = listener.toml(info.name) == default.toml(info.name);
+            self.demand(fits || is_default, &[key(info.name)], message);
+        }
+        for (name, networks) in [
+            ("websocket_trusted_proxies", &listener.websocket_trusted_proxies),
+            ("proxy_protocol_from", &listener.proxy_protocol_from),
+        ] {
+            let message = format!("{} networks are more than {TRUSTED_MAX}", networks.len());
+            self.demand(networks.len() <= TRUSTED_MAX, &[key(name)], message);
+        }
+        if !scheme.has_tls() {
+            return;
+        }
+        let (files, keys) = (&listener.tls_certificate_files, &listener.tls_key_files);
+        let both = [key("url"), key("tls_certificate_files"), key("tls_key_files")];
+        if files.is_empty() && keys.is_empty() {
+            let message = format!(
+                "{}:// needs tls_certificate_files and tls_key_files (in --listen: \
+                 ?cert=FILE&key=FILE)",
+                scheme.name()
+            );
+            return self.demand(false, &both[..1], message);
+        }
+        let message = format!(
+            "{} certificates and {} keys: each certificate has its key, in the same order",
+            files.len(),
+            keys.len()
+        );
+        self.demand(files.len() == keys.len(), &both, message);
+        let asks = listener.tls_client_verification != ClientVerification::None;
+        let message =
+            "certificates of clients need tls_client_ca_file: the CAs that may issue them";
+        let keys = [key("tls_client_verification"), key("tls_client_ca_file")];
+        self.demand(!asks || !listener.tls_client_ca_file.is_empty(), &keys, message.to_owned());
+        let message = "TLS needs a version: \"1.2\", \"1.3\" or both".to_owned();
+        self.demand(!listener.tls_versions.is_empty(), &[key("tls_versions")], message);
     }
 }
 

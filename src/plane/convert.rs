@@ -12,6 +12,7 @@ use ringmain_shards::engine::rates::Rates;
 use ringmain_shards::observe::{Delay, Stage};
 use ringmain_shards::reactor;
 
+use super::owners;
 use crate::config::{self, Config};
 
 /// What the engines are told.
@@ -211,6 +212,27 @@ fn listener(l: &config::Listener, authenticate: bool) -> engine::ListenerConfig 
         tcp_keepalive_interval_s: _, // socket
         tcp_keepalive_probes: _,     // socket
         tcp_user_timeout_ms: _,      // socket
+        tls_certificate_files: _,    // `transports`, as all of tls, websocket and proxy
+        tls_key_files: _,
+        tls_unknown_name: _,
+        tls_client_verification: _,
+        tls_client_ca_file: _,
+        tls_client_depth: _,
+        tls_crl_files: _,
+        tls_crl_expired: _,
+        tls_crl_unknown: _,
+        tls_versions: _,
+        tls_cipher_suites: _,
+        tls_alpn: _,
+        tls_tickets: _,
+        websocket_origins: _,
+        websocket_subprotocol_optional: _,
+        websocket_frame_bytes_max: _,
+        websocket_trusted_proxies: _,
+        proxy_protocol_from: _,
+        unix_mode: _,  // socket
+        unix_user: _,  // socket
+        unix_group: _, // socket
         mqtt: own,
         mqtt_overrides,
     } = l;
@@ -383,7 +405,13 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
 }
 
 /// What the reactor is told. `listeners` are those that can be opened here.
-pub(super) fn node_config(c: &Config, listeners: &[config::Listener]) -> reactor::NodeConfig {
+///
+/// # Errors
+/// When a user or group is not known here.
+pub(super) fn node_config(
+    c: &Config,
+    listeners: &[config::Listener],
+) -> Result<reactor::NodeConfig, String> {
     let cpus: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     let shards = match c.node.shards {
@@ -400,9 +428,9 @@ pub(super) fn node_config(c: &Config, listeners: &[config::Listener]) -> reactor
         cq_entries,
         busy_wait_us,
     } = c.reactor;
-    reactor::NodeConfig {
+    Ok(reactor::NodeConfig {
         shards: (0..shards).map(|i| reactor::ShardPlacement { cpu: cpu(i) }).collect(),
-        listeners: listeners.iter().map(socket).collect(),
+        listeners: listeners.iter().map(socket).collect::<Result<_, _>>()?,
         max_connections: c.limits.max_connections,
         recv_buffer_bytes,
         recv_buffers_per_ring: recv_buffers_per_ring as u16,
@@ -414,7 +442,7 @@ pub(super) fn node_config(c: &Config, listeners: &[config::Listener]) -> reactor
         mailbox_batches: c.limits.mailbox_batches as usize,
         recording: recording(&c.observe),
         ..reactor::NodeConfig::new(shards, &[])
-    }
+    })
 }
 
 fn recording(o: &config::Observe) -> Option<Option<Delay>> {
@@ -433,18 +461,33 @@ fn recording(o: &config::Observe) -> Option<Option<Delay>> {
     enabled.then_some(stage.map(|stage| Delay { stage, ns: u64::from(delay_us) * 1000 }))
 }
 
-fn socket(l: &config::Listener) -> reactor::ListenerConfig {
+fn socket(l: &config::Listener) -> Result<reactor::ListenerConfig, String> {
     let some = |n: u32| (n != 0).then_some(n);
-    reactor::ListenerConfig {
+    let address = match l.url.addr() {
+        Some(addr) => addr.into(),
+        None => reactor::Address::Unix(l.url.path.clone().into()),
+    };
+    let is_unix = l.url.addr().is_none();
+    let id = |file, name: &str, key| {
+        let id = (!name.is_empty()).then(|| owners::id(file, name)).transpose();
+        id.map_err(|why| format!("listeners.{}.{key}: {why}", l.name))
+    };
+    Ok(reactor::ListenerConfig {
+        name: l.name.clone(),
+        unix_mode: Some(l.unix_mode.0),
+        unix_owner: (
+            id(owners::USERS, &l.unix_user, "unix_user")?,
+            id(owners::GROUPS, &l.unix_group, "unix_group")?,
+        ),
         backlog: l.backlog,
         nodelay: l.nodelay,
         defer_accept_s: some(l.tcp_defer_accept_s),
         send_buffer_bytes: some(l.send_buffer_bytes),
         recv_buffer_bytes: some(l.receive_buffer_bytes),
-        keepalive_idle_s: some(l.tcp_keepalive_s),
+        keepalive_idle_s: some(l.tcp_keepalive_s).filter(|_| !is_unix),
         keepalive_interval_s: l.tcp_keepalive_interval_s,
         keepalive_probes: l.tcp_keepalive_probes,
         user_timeout_ms: some(l.tcp_user_timeout_ms),
-        ..reactor::ListenerConfig::new(l.url.addr())
-    }
+        ..reactor::ListenerConfig::new(address)
+    })
 }

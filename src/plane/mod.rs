@@ -8,11 +8,12 @@ mod convert;
 mod descriptors;
 mod memory;
 mod observer;
+mod owners;
 mod refusal;
 mod shards;
+mod transports;
 mod watchdog;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::config::{Config, LiveChanges};
 use crate::signals::Signal;
 
 pub use shards::start;
+pub use transports::check as check_files;
 
 /// What the root is told.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub enum Event {
     /// The operator asks for something.
     Signal(Signal),
     /// Clients can connect at these addresses. Once, after start.
-    Ready(Vec<SocketAddr>),
+    Ready(Vec<String>),
     /// All shards have ended, as they were told. Nothing follows.
     Stopped,
     /// A shard has failed and the broker cannot go on. Nothing follows.
@@ -54,8 +56,8 @@ pub trait DataPlane {
     /// Takes over a new configuration, of which `changes` differ; all of them can change live.
     fn apply(&mut self, config: Arc<Config>, changes: &LiveChanges);
 
-    /// Has files read again that the configuration names, if they have changed: who may connect.
-    fn refresh(&self) {}
+    /// Has files read again that the configuration names, if they have changed: certificates, and who may connect.
+    fn refresh(&mut self);
 
     /// Where questions about the shards are answered, from any thread, until the data plane ends.
     fn questions(&self) -> flume::Sender<Question>;

@@ -11,12 +11,13 @@ use ringmain_shards::boundary::Control;
 use ringmain_shards::engine::ids::ShardId;
 use ringmain_shards::engine::node::NodeShared;
 use ringmain_shards::observe::{
-    ANSWER_WITHIN_MS, Histograms, NodeView, PerTurn, Question, Report, ShardView, Stage,
-    TURNS_MS_MAX, ThreadTimes, Totals, Trace, TurnSpan,
+    ANSWER_WITHIN_MS, CertificateView, Histograms, NodeView, PerTurn, Question, Report, ShardView,
+    Stage, TURNS_MS_MAX, ThreadTimes, Totals, Trace, TurnSpan,
 };
 use ringmain_shards::reactor::{Lookout, ShardHandle};
 
 use super::memory::resident_bytes;
+use super::transports::Certificates;
 use crate::symbols::Symbols;
 
 /// Notes are collected so often although nobody asks: shards keep only the slowest messages.
@@ -53,6 +54,7 @@ pub(super) struct Observer {
     pub lookout: Lookout,
     pub questions: flume::Receiver<Question>,
     pub answers: flume::Receiver<Answer>,
+    pub certificates: Certificates,
     /// A turn that takes longer is a stall; `None`: nobody looks.
     pub stall: Option<Duration>,
 }
@@ -129,6 +131,10 @@ impl Running {
                 self.collect();
             }
         }
+    }
+
+    fn certificates(&self) -> Vec<CertificateView> {
+        self.o.certificates.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     fn patience(&self) -> Duration {
@@ -266,6 +272,7 @@ impl Running {
             shards: shards.collect(),
             resident_bytes: resident_bytes().unwrap_or(0),
             route_table_bytes: self.o.shared.routes.bytes() as u64,
+            certificates: self.certificates(),
         }
     }
 

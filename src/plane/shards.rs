@@ -17,6 +17,7 @@ use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::Watermarks;
 use super::observer::{self, Answer, Observer};
+use super::transports::{self, Transports};
 use super::watchdog::Watchdog;
 use super::{DataPlane, Event, Notifier, refusal};
 use crate::authorization::Rules;
@@ -28,7 +29,11 @@ use crate::config::{Config, Listener, LiveChanges};
 /// See [`super::Start`].
 pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlane>, String> {
     let listeners = openable(&config.listeners)?;
-    let mut node_cfg = node_config(&config, &listeners);
+    let mut node_cfg = node_config(&config, &listeners)?;
+    let transports = Transports::load(&listeners)?;
+    for (index, listener) in node_cfg.listeners.iter_mut().enumerate() {
+        listener.layers = transports.layers(index);
+    }
     let open: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
     let rules = Rules::new(&config.authorization);
     let engine = engine_of(&config, &open, rules.policy());
@@ -62,7 +67,8 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         );
     }
     tracing::info!(shards, "shards run");
-    notifier.send(Event::Ready(node.local_addrs().to_vec()));
+    let addresses = node.local_addrs().iter().map(ToString::to_string).collect();
+    notifier.send(Event::Ready(addresses));
     let (orders, inbox) = flume::bounded(16);
     let (questions, asked) = flume::bounded(observer::QUESTIONS);
     let (answers, answered) = flume::bounded(observer::ANSWERS);
@@ -74,9 +80,13 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         lookout: node.lookout(),
         questions: asked,
         answers: answered,
+        certificates: transports.certificates(),
         stall: (stall_ms != 0).then(|| Duration::from_millis(stall_ms.into())),
     };
     spawn("ringmain-observe", move || observer.run())?;
+    let (to_transports, transport_orders) = flume::bounded(transports::ORDERS);
+    let switch = node.layers_switch();
+    spawn("ringmain-tls", move || transports.run(switch, transport_orders))?;
     let watcher = Watcher {
         node,
         answers,
@@ -88,7 +98,7 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         descriptors_scarce: false,
     };
     spawn("ringmain-watch", move || watcher.run())?;
-    Ok(Box::new(Plane { orders, open, questions, rules, authentication }))
+    Ok(Box::new(Plane { orders, to_transports, open, questions, rules, authentication }))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -106,7 +116,9 @@ fn engine_of(config: &Config, open: &[String], policy: &Arc<Policy>) -> Arc<Engi
 /// The listeners that this host has the addresses for. One that must not fail is kept: the reactor
 /// says what is wrong with it.
 fn openable(listeners: &[Listener]) -> Result<Vec<Listener>, String> {
-    let has = |l: &Listener| std::net::TcpListener::bind((l.url.ip, 0)).is_ok();
+    let has = |l: &Listener| {
+        l.url.addr().is_none_or(|addr| std::net::TcpListener::bind((addr.ip(), 0)).is_ok())
+    };
     let (open, missing): (Vec<_>, Vec<_>) =
         listeners.iter().cloned().partition(|l| !l.optional || has(l));
     for l in missing {
@@ -148,11 +160,20 @@ enum Order {
 /// The root's handle.
 struct Plane {
     orders: flume::Sender<Order>,
+    to_transports: flume::Sender<transports::Order>,
     /// Names of the listeners that are open.
     open: Vec<String>,
     questions: flume::Sender<Question>,
     rules: Rules,
     authentication: Authentication,
+}
+
+impl Plane {
+    fn tell_transports(&self, order: transports::Order) {
+        if self.to_transports.try_send(order).is_err() {
+            tracing::error!("certificates are still being read; try again");
+        }
+    }
 }
 
 impl DataPlane for Plane {
@@ -171,9 +192,12 @@ impl DataPlane for Plane {
         if self.orders.try_send(order).is_err() {
             tracing::error!("the shards did not take the configuration; try again");
         }
+        self.tell_transports(transports::Order::Apply(config));
+        self.authentication.refresh();
     }
 
-    fn refresh(&self) {
+    fn refresh(&mut self) {
+        self.tell_transports(transports::Order::Refresh);
         self.authentication.refresh();
     }
 

@@ -206,7 +206,7 @@ fn users_and_authenticators_change_while_clients_are_connected() {
 // AU01, AU02
 #[test]
 fn listeners_have_chains_of_their_own() {
-    let mut node = Guarded::new("auth-listeners");
+    let node = Guarded::new("auth-listeners");
     node.add("alice", "one");
     let file = node.write("");
     let users = node.users();
@@ -313,7 +313,7 @@ fn a_slow_authenticator_holds_up_nobody_else() {
     let password = token("es256");
     let password = Some(password.as_bytes());
     slow.send(|out| {
-        Connect { username: Some("alice"), password, ..connect(V5, "slow") }.encode(out)
+        Connect { username: Some("alice"), password, ..connect(V5, "slow") }.encode(out);
     });
     for n in 0..50 {
         let (mut other, code) = node.login(V5, &format!("c{n}"), "alice", "one");

@@ -7,3 +7,4 @@ mod notify;
 mod observe;
 mod serve;
 mod support;
+mod transports;

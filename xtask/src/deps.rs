@@ -14,7 +14,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
     ("ringmain-auth", &["ringmain-mqtt"]),
-    ("ringmain-shards", &["ringmain-acl", "ringmain-mqtt"]),
+    ("ringmain-shards", &["ringmain-acl", "ringmain-mqtt", "ringmain-transport"]),
     ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),
     (
@@ -26,6 +26,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
             "ringmain-kernel-params",
             "ringmain-mqtt",
             "ringmain-shards",
+            "ringmain-transport",
         ],
     ),
     ("ringmain-sim", &["ringmain-mqtt", "ringmain-shards"]),

@@ -492,7 +492,7 @@ impl Core {
             self.write(ci, fx, |out, v, max| packet.encode_within(out, v, max));
         }
         let session = conn_session(&self.conns, ci);
-        fx.ops.push(Op::Close { conn: self.conns.id(ci), how });
+        fx.ops.push(Op::Close { conn: self.conns.id(ci), how: how.because(reason) });
         if let Some(conn) = self.conns.get_mut(ci) {
             if conn.state == State::Live {
                 self.counters.client_disconnected += 1;

@@ -1,6 +1,7 @@
 //! What a shard wants done. One scratch per shard, performed and cleared after each turn.
 
 use bytes::Bytes;
+use ringmain_mqtt::ReasonCode;
 
 use super::auth::AuthRequest;
 use super::counters::DriverCounts;
@@ -87,8 +88,49 @@ pub enum Op {
 pub enum CloseHow {
     /// Send what is pending (at most one second long, [S-93]), then FIN, then close.
     Flush,
+    /// The same, for a reason that a transport may have words for.
+    FlushFor(Farewell),
     /// Drop what is pending and close with RST.
     Abort,
+}
+
+/// Why a connection is closed, for transports that say so. (RFC 6455, section 7.4.1)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The node goes down, or the client is to go to another one.
+    GoingAway,
+    /// The client broke the protocol of MQTT.
+    ProtocolError,
+    /// The client may not do what it did, or asks too much of the node.
+    Policy,
+}
+
+impl Farewell {
+    /// What a reason code comes to; `None`: nothing is wrong.
+    fn of(reason: ReasonCode) -> Option<Self> {
+        Some(match reason {
+            ReasonCode::SERVER_SHUTTING_DOWN
+            | ReasonCode::USE_ANOTHER_SERVER
+            | ReasonCode::SERVER_MOVED => Self::GoingAway,
+            ReasonCode::MALFORMED_PACKET
+            | ReasonCode::PROTOCOL_ERROR
+            | ReasonCode::PACKET_TOO_LARGE
+            | ReasonCode::RECEIVE_MAXIMUM_EXCEEDED
+            | ReasonCode::TOPIC_ALIAS_INVALID => Self::ProtocolError,
+            reason if reason.0 >= 0x80 => Self::Policy,
+            _ => return None,
+        })
+    }
+}
+
+impl CloseHow {
+    /// The same, where the reason is known.
+    pub(crate) fn because(self, reason: Option<ReasonCode>) -> Self {
+        match (self, reason.and_then(Farewell::of)) {
+            (Self::Flush, Some(farewell)) => Self::FlushFor(farewell),
+            (how, _) => how,
+        }
+    }
 }
 
 /// The scratch that a machine writes to.

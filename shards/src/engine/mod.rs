@@ -39,6 +39,7 @@ mod sublist;
 pub mod subs;
 mod subscribe;
 mod sys;
+mod timers;
 mod verdict;
 pub mod wheel;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::mailbox::{Delivery, Mailbox};
+use super::mailbox::{Carried, Delivery, Mailbox};
 use crate::engine::effects::Effects;
 use crate::engine::ids::{ShardId, ShardSet};
 use crate::engine::mail::{Mail, Parcel};
@@ -186,8 +186,14 @@ impl Lanes {
     }
 
     /// Sends a moved connection: in order with the mail of this and earlier turns.
-    pub fn send_connection(&mut self, to: ShardId, ring: u16, slot: u32, parcel: Box<Parcel>) {
-        self.send(to, Delivery::Arrived { ring, slot, parcel });
+    pub fn send_connection(
+        &mut self,
+        to: ShardId,
+        (ring, slot): (u16, u32),
+        parcel: Box<Parcel>,
+        layers: Option<Box<Carried>>,
+    ) {
+        self.send(to, Delivery::Arrived { ring, slot, parcel, layers });
     }
 
     /// Takes one peer that sleeps and was sent something: it is owed one wake. Call until `None`

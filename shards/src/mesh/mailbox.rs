@@ -1,6 +1,10 @@
 //! The mailbox of one shard.
 
+use std::fmt;
+
 use crossbeam::queue::ArrayQueue;
+
+use ringmain_transport::Stack;
 
 use super::sleep::SleepFlag;
 use crate::engine::ids::ShardId;
@@ -28,7 +32,23 @@ pub enum Delivery {
         slot: u32,
         /// What the accepting shard learned.
         parcel: Box<Parcel>,
+        /// What lies between its socket and MQTT, if anything does.
+        layers: Option<Box<Carried>>,
     },
+}
+
+/// The layers of a connection that moves.
+pub struct Carried {
+    /// TLS, WebSocket.
+    pub stack: Stack,
+    /// Bytes of the socket that are not MQTT yet.
+    pub unread: Vec<u8>,
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carried").field("unread", &self.unread.len()).finish_non_exhaustive()
+    }
 }
 
 const _: () = assert!(

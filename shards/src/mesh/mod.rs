@@ -15,5 +15,5 @@ mod mailbox;
 mod sleep;
 
 pub use lanes::{LaneCounts, Lanes};
-pub use mailbox::{Delivery, Mailbox};
+pub use mailbox::{Carried, Delivery, Mailbox};
 pub use sleep::{FlagAtomic, SleepFlag};

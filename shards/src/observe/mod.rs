@@ -12,6 +12,6 @@ pub use recorder::{
 pub use report::{LoopTimes, MemoryUse, Report, Trace};
 pub use stage::{Histograms, PerTurn, Stage};
 pub use view::{
-    ANSWER_WITHIN_MS, NodeView, Question, ShardView, TURNS_MAX, TURNS_MS_MAX, ThreadTimes, Totals,
-    TurnSpan,
+    ANSWER_WITHIN_MS, CertificateView, NodeView, Question, ShardView, TURNS_MAX, TURNS_MS_MAX,
+    ThreadTimes, Totals, TurnSpan,
 };

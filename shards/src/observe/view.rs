@@ -41,6 +41,21 @@ pub struct NodeView {
     pub resident_bytes: u64,
     /// The route table that all shards share, bytes.
     pub route_table_bytes: u64,
+    /// Certificates that listeners show to clients.
+    pub certificates: Vec<CertificateView>,
+}
+
+/// A certificate that a listener shows to clients. (T07)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateView {
+    /// Name of the listener.
+    pub listener: String,
+    /// Its file, as the configuration names it.
+    pub file: String,
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: String,
+    /// Until when it is valid, s since the Unix epoch.
+    pub not_after_s: u64,
 }
 
 /// One shard.

@@ -14,8 +14,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use io_uring::{cqueue, opcode, types};
+use ringmain_transport::Closing;
 
 use super::conn::{CAUSE_FIN, CAUSE_LOCAL, Phase, flag};
+use super::layers;
 use super::net::{Net, NetTask};
 use super::probe::Feature;
 use super::ring::RingAddr;
@@ -26,7 +28,7 @@ use crate::engine::ids::ConnId;
 use crate::engine::input::{CloseCause, Input};
 
 /// From the order to close until the descriptor is being closed, at most. [S-93]
-const FLUSH_MS: u64 = 1000;
+pub(super) const FLUSH_MS: u64 = 1000;
 /// A stopping shard waits this long for its connections: a flush, and something for the kernel.
 pub(super) const STOP_MS: u64 = 2 * FLUSH_MS;
 
@@ -55,20 +57,30 @@ impl Net {
     pub(super) fn close(&mut self, id: ConnId, how: CloseHow) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
         match (how, conn.phase) {
-            (CloseHow::Flush, Phase::Open) => self.begin_flush(id, CAUSE_LOCAL),
+            (CloseHow::Flush, Phase::Open) => {
+                self.begin_flush(id, CAUSE_LOCAL, Some(Closing::Normal));
+            }
+            (CloseHow::FlushFor(farewell), Phase::Open) => {
+                self.begin_flush(id, CAUSE_LOCAL, Some(layers::closing(farewell)));
+            }
             (CloseHow::Abort, Phase::Open | Phase::Flushing | Phase::Lingering) => self.abort(id),
             _ => {}
         }
         true
     }
 
-    /// Sends what is pending, then FIN.
-    pub(super) fn begin_flush(&mut self, id: ConnId, cause: i32) {
+    /// Sends what is pending, then what its layers have to say at the end, then FIN.
+    pub(super) fn begin_flush(&mut self, id: ConnId, cause: i32, closing: Option<Closing>) {
         let deadline = self.now.mono_ms() + FLUSH_MS;
         let Some(conn) = self.conns.get(id) else { return };
         conn.cause = cause;
         conn.phase = Phase::Flushing;
+        let layered = conn.has(flag::LAYERED);
         self.closing.push_back((deadline, id));
+        if layered {
+            self.will_part(id, closing);
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         if conn.tx().is_some() {
             self.want_send(id);
         } else {
@@ -121,12 +133,20 @@ impl Net {
     pub(super) fn on_misc_done(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get(id) {
             conn.misc -= 1;
+            if conn.phase == Phase::Moving {
+                return self.move_when_quiet(id);
+            }
             self.try_finish(id);
         }
     }
 
     /// RST, and what is pending is dropped.
     pub(super) fn abort(&mut self, id: ConnId) {
+        self.reset(id);
+        self.end(id);
+    }
+
+    fn reset(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.misc += 1;
         let (ring, slot) = (conn.ring, conn.slot);
@@ -139,7 +159,6 @@ impl Net {
         .user_data(token::of_conn(Kind::Disconnect, id));
         // SAFETY: the address is static.
         unsafe { self.submit(ring, entry) }
-        self.end(id);
     }
 
     /// The transport failed.
@@ -151,6 +170,7 @@ impl Net {
                 self.end(id);
             }
             Phase::Opening | Phase::Flushing | Phase::Lingering => self.end(id),
+            Phase::Moving if conn.tx().is_some() => self.move_on(id),
             Phase::Moving => self.move_when_quiet(id),
             Phase::Ending | Phase::Closing | Phase::Free => self.try_finish(id),
         }
@@ -216,6 +236,7 @@ impl Net {
         if followed {
             self.forget_followed(id);
         }
+        drop(self.take_layers(id));
         self.conns.free(id);
         self.ring_addr(ring).release();
         if !moved {
@@ -227,7 +248,8 @@ impl Net {
     /// Closing connections whose time is over.
     pub(super) fn expire_closing(&mut self) {
         while let Some((deadline, id)) = self.closing.front().copied() {
-            let Some(phase) = self.conns.get(id).map(|c| c.phase) else {
+            let found = self.conns.get(id).map(|c| (c.phase, c.tx().is_some()));
+            let Some((phase, pending)) = found else {
                 self.closing.pop_front(); // closed in time
                 continue;
             };
@@ -241,6 +263,8 @@ impl Net {
                     self.abort(id);
                 }
                 Phase::Lingering => self.end(id),
+                // Its new home hears of it.
+                Phase::Moving if pending => self.reset(id),
                 _ => {}
             }
         }
@@ -249,7 +273,7 @@ impl Net {
     /// The node stops: closes a connection in whatever state it is.
     pub(super) fn stop_conn(&mut self, id: ConnId) {
         match self.conns.get(id).map(|c| c.phase) {
-            Some(Phase::Open) => self.begin_flush(id, CAUSE_LOCAL),
+            Some(Phase::Open) => self.begin_flush(id, CAUSE_LOCAL, Some(Closing::GoingAway)),
             Some(Phase::Opening) => {
                 if let Some(conn) = self.conns.get(id) {
                     conn.set(flag::SILENT);

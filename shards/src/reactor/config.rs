@@ -1,8 +1,12 @@
 //! Settings of the reactor, and what can go wrong at start.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use ringmain_transport::Layers;
 
 use super::probe::{Degradation, Feature};
 use crate::engine::auth::Authenticator;
@@ -34,11 +38,54 @@ impl ShardPlacement {
     }
 }
 
-/// One address to listen on. Each shard has its own socket on it (SO_REUSEPORT). (features.md T14)
+/// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP.
+    Inet(SocketAddr),
+    /// A unix-domain socket. A file there that is a socket nobody listens on is replaced; it is removed when the
+    /// node ends. Its clients count as 127.0.0.1, port 0.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Address and port of TCP.
+    #[must_use]
+    pub fn inet(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Inet(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Inet(addr)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One address to listen on. Each shard has its own socket on it (SO_REUSEPORT), but for unix-domain sockets, of
+/// which there is one for all. (features.md T14)
+#[derive(Clone, Debug)]
 pub struct ListenerConfig {
+    /// How the log calls it.
+    pub name: String,
     /// Address and port; port 0 takes a free one, the same for all shards.
-    pub addr: SocketAddr,
+    pub addr: Address,
+    /// Permissions of a unix-domain socket; `None`: as the umask has it.
+    pub unix_mode: Option<u32>,
+    /// User and group of a unix-domain socket; `None`: those of the process.
+    pub unix_owner: (Option<u32>, Option<u32>),
     /// Connections the kernel queues per shard before it refuses more. Capped by
     /// `net.core.somaxconn`.
     pub backlog: u32,
@@ -61,14 +108,20 @@ pub struct ListenerConfig {
     pub user_timeout_ms: Option<u32>,
     /// IPV6_V6ONLY for IPv6 addresses.
     pub v6_only: bool,
+    /// What lies between its sockets and MQTT; `None`: nothing, for good.
+    pub layers: Option<Arc<Layers>>,
 }
 
 impl ListenerConfig {
     /// Defaults for one address.
     #[must_use]
-    pub fn new(addr: SocketAddr) -> Self {
+    pub fn new(addr: impl Into<Address>) -> Self {
+        let addr = addr.into();
         Self {
+            name: addr.to_string(),
             addr,
+            unix_mode: None,
+            unix_owner: (None, None),
             backlog: 4096,
             nodelay: true,
             defer_accept_s: None,
@@ -79,6 +132,7 @@ impl ListenerConfig {
             keepalive_probes: 4,
             user_timeout_ms: None,
             v6_only: true,
+            layers: None,
         }
     }
 }
@@ -228,26 +282,27 @@ pub enum StartError {
     /// The address is taken.
     #[error(
         "cannot listen on {addr}: the address is in use; stop the process that holds it \
-         (`ss -ltnp`) or choose another port"
+         (`ss -ltnp`, `ss -lxp`) or choose another one"
     )]
     AddressInUse {
         /// The address.
-        addr: SocketAddr,
+        addr: Address,
     },
-    /// A port below 1024 without the privilege.
+    /// A port below 1024 without the privilege, or a folder that may not be written to.
     #[error(
-        "cannot listen on {addr}: permission denied; grant CAP_NET_BIND_SERVICE, lower \
-         net.ipv4.ip_unprivileged_port_start, or choose a port above 1023"
+        "cannot listen on {addr}: permission denied; for a port, grant CAP_NET_BIND_SERVICE, lower \
+         net.ipv4.ip_unprivileged_port_start, or choose one above 1023; for a path, let the broker's \
+         user write to its folder"
     )]
     Privilege {
         /// The address.
-        addr: SocketAddr,
+        addr: Address,
     },
     /// Any other failure of a listening socket.
     #[error("cannot listen on {addr}: {step}: {source}")]
     Listen {
         /// The address.
-        addr: SocketAddr,
+        addr: Address,
         /// Which call failed.
         step: &'static str,
         /// Why.

@@ -57,6 +57,10 @@ pub(super) mod flag {
     pub(in crate::reactor) const FOLLOWED: u16 = 1 << 9;
     /// The send in flight does not end the shard's sleep.
     pub(in crate::reactor) const QUIET: u16 = 1 << 10;
+    /// Something lies between its socket and MQTT: see [`layers`](crate::reactor::layers).
+    pub(in crate::reactor) const LAYERED: u16 = 1 << 11;
+    /// Its bytes wait for their turn in the layers; it is not read from.
+    pub(in crate::reactor) const UNREAD: u16 = 1 << 12;
 }
 
 /// [`Conn::cause`]: the machine closed it.
@@ -80,6 +84,8 @@ pub(super) struct Conn {
     /// Other operations in flight.
     pub misc: u8,
     pub phase: Phase,
+    /// Where its layers are, if it has any.
+    pub layers: u32,
     /// What an idle connection doesn't have.
     held: Option<Box<Held>>,
 }
@@ -134,8 +140,20 @@ impl Conn {
     /// The first segment to send.
     pub(super) fn set_tx(&mut self, current: Segment, now_ns: u64) {
         debug_assert!(self.held.is_none());
-        let tx = Tx { current, at: 0, since_ns: now_ns, sent_ns: 0, queue: VecDeque::new() };
+        let queue = VecDeque::new();
+        let tx = Tx { current, at: 0, plain: 0, since_ns: now_ns, sent_ns: 0, queue };
         self.held = Some(Box::new(Held::Tx(tx)));
+    }
+
+    /// The first segment that the machine wrote.
+    pub(super) fn begin_tx(&mut self, segment: Segment, layered: bool, now_ns: u64) {
+        if !layered {
+            return self.set_tx(segment, now_ns);
+        }
+        self.set_tx(Segment::Own(Vec::new()), now_ns);
+        if let Some(tx) = self.tx_mut() {
+            tx.queue.push_back(segment);
+        }
     }
 
     pub(super) fn cold_mut(&mut self) -> Option<&mut Cold> {
@@ -206,6 +224,16 @@ impl Segment {
             Self::Shared(bytes) => bytes,
         }
     }
+
+    /// In two, the first of `len` bytes.
+    pub(super) fn split(self, len: usize) -> (Self, Self) {
+        let mut rest = match self {
+            Self::Own(bytes) => Bytes::from(bytes),
+            Self::Shared(bytes) => bytes,
+        };
+        let first = rest.split_to(len);
+        (Self::Shared(first), Self::Shared(rest))
+    }
 }
 
 /// What a connection has to send. Exists only while there is something.
@@ -216,6 +244,9 @@ pub(super) struct Tx {
     pub current: Segment,
     /// Bytes of `current` that are sent.
     pub at: usize,
+    /// With layers `current` is in wire form, and what the machine wrote is in `queue`: so many of its bytes
+    /// are in `current`.
+    pub plain: usize,
     /// When the oldest byte that no send was started for was written, in the clock of turns, ns.
     pub since_ns: u64,
     /// When the send in flight was started, ns.
@@ -224,10 +255,11 @@ pub(super) struct Tx {
 }
 
 impl Tx {
-    /// Bytes that the socket has not taken.
-    pub(super) fn pending(&self) -> usize {
+    /// Bytes of the machine that the socket has not taken.
+    pub(super) fn pending(&self, layered: bool) -> usize {
         let waiting: usize = self.queue.iter().map(|s| s.as_slice().len()).sum();
-        self.current.as_slice().len() - self.at + waiting
+        let current = self.current.as_slice().len() - self.at;
+        waiting + if layered { self.plain } else { current }
     }
 
     /// Something is to be written behind what is there.
@@ -317,6 +349,7 @@ impl Conns {
                 flags: 0,
                 misc: 0,
                 phase: Phase::Free,
+                layers: u32::MAX,
                 held: None,
             });
             (chunk * CHUNK + self.chunks[chunk].len() - 1) as u32
@@ -333,6 +366,7 @@ impl Conns {
             flags: flag::WANT_READ,
             misc: 0,
             phase,
+            layers: u32::MAX,
             held: None,
         };
         ConnId { index, generation }

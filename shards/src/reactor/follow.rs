@@ -36,7 +36,10 @@ impl Net {
         let Some(written) = observe.take_written() else { return };
         for followed in written {
             let id = followed.conn;
-            let pending = self.conns.get(id).and_then(|c| c.tx()).map(|tx| tx.pending());
+            let pending = self.conns.get(id).and_then(|c| {
+                let layered = c.has(flag::LAYERED);
+                c.tx().map(|tx| tx.pending(layered))
+            });
             match pending {
                 Some(left) if self.follow.waiting.len() < WAITING_MAX => {
                     if let Some(conn) = self.conns.get(id) {

@@ -20,6 +20,7 @@ use super::shared::Stage;
 use super::token::{self, Kind};
 use crate::engine::ids::{ConnId, ShardId};
 use crate::engine::mail::Parcel;
+use crate::mesh::Carried;
 
 /// IORING_MSG_RING_CQE_SKIP: no completion at the target.
 pub(super) const MSG_RING_CQE_SKIP: u32 = 1;
@@ -28,15 +29,27 @@ impl Net {
     /// The machine's order.
     pub(super) fn hand_over(&mut self, id: ConnId, to: ShardId, parcel: Box<Parcel>) -> bool {
         let Some(conn) = self.open_conn(id) else { return false };
-        debug_assert!(!conn.has(flag::ESTABLISHED) && conn.tx().is_none(), "see Op::Handover");
+        let answers = conn.tx().is_some_and(|tx| tx.queue.is_empty()) && conn.has(flag::LAYERED);
+        debug_assert!(!conn.has(flag::ESTABLISHED), "see Op::Handover");
+        debug_assert!(conn.tx().is_none() || answers, "see Op::Handover");
         conn.phase = Phase::Moving;
         conn.set(flag::SILENT);
-        conn.set_cold(Cold::Moving { parcel, to, ring: 0, tries: 0 });
         if conn.has(flag::RECV) {
             self.cancel_recv(id);
         }
-        self.move_when_quiet(id);
+        if answers {
+            self.move_later(id, to, parcel);
+        } else {
+            self.begin_move(id, to, parcel);
+        }
         true
+    }
+
+    /// Nothing is to be sent any more.
+    pub(super) fn begin_move(&mut self, id: ConnId, to: ShardId, parcel: Box<Parcel>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.set_cold(Cold::Moving { parcel, to, ring: 0, tries: 0 });
+        self.move_when_quiet(id);
     }
 
     /// Bytes that were received while the receive was being cancelled.
@@ -88,9 +101,10 @@ impl Net {
         let Some(conn) = self.conns.get(id) else { return };
         let (ring, slot) = (conn.ring, conn.slot);
         let Some(Cold::Moving { parcel, .. }) = conn.take_cold() else { return };
+        let layers = self.pack_layers(id);
         self.conns.free(id);
         self.shared.stats(self.me).handed_over.inc();
-        self.lanes.send_connection(self.me, ring, slot, parcel);
+        self.lanes.send_connection(self.me, (ring, slot), parcel, layers);
     }
 
     pub(super) fn on_fd_sent(&mut self, id: ConnId, result: i32) {
@@ -107,14 +121,23 @@ impl Net {
         let Some(Cold::Moving { parcel, .. }) = conn.take_cold() else { return };
         conn.cause = super::close::MOVED;
         self.shared.stats(self.me).handed_over.inc();
-        self.lanes.send_connection(to, ring, result as u32, parcel);
+        let layers = self.pack_layers(id);
+        self.lanes.send_connection(to, (ring, result as u32), parcel, layers);
         self.end(id);
     }
 
     /// A connection that another shard sent. Its slot was reserved by the sender.
-    pub(super) fn arrive(&mut self, ring: u16, slot: u32, listener: u16) -> ConnId {
+    pub(super) fn arrive(
+        &mut self,
+        (ring, slot): (u16, u32),
+        listener: u16,
+        layers: Option<Box<Carried>>,
+    ) -> ConnId {
         self.shared.stats(self.me).arrived.inc();
         let id = self.conns.open(ring, slot, listener, Phase::Open);
+        if let Some(carried) = layers {
+            self.unpack_layers(id, *carried);
+        }
         if self.stage == Stage::Stopping {
             self.stop_conn(id);
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use io_uring::{cqueue, opcode, types};
+use ringmain_transport::Closing;
 
 use super::conn::{CAUSE_FIN, Phase, Segment, flag};
 use super::net::{Net, NetTask, QUIET_SEND_BYTES_MAX};
@@ -32,7 +33,7 @@ impl<M: Machine> NetTask<M> {
             let bytes = self.net.rings[ring].received(buffer, result as u32);
             // SAFETY: the kernel filled this buffer and gave it to us; it is lent again by
             // `recycle` below, after the last use of the slice.
-            self.on_data(id, unsafe { &*bytes });
+            self.on_data(id, unsafe { &mut *bytes });
             self.net.rings[ring].recycle(buffer);
         } else if let Some(buffer) = buffer {
             self.net.rings[ring].recycle(buffer);
@@ -42,13 +43,17 @@ impl<M: Machine> NetTask<M> {
         }
     }
 
-    fn on_data(&mut self, id: ConnId, bytes: &[u8]) {
+    fn on_data(&mut self, id: ConnId, bytes: &mut [u8]) {
         let stats = self.net.shared.stats(self.net.me);
         stats.bytes_received.add(bytes.len() as u64);
         stats.receives.inc();
-        match self.net.conns.get(id).map(|c| c.phase) {
-            Some(Phase::Open) => self.feed(Input::Data { conn: id, bytes }),
-            Some(Phase::Moving) => self.net.append_to_parcel(id, bytes),
+        let Some(conn) = self.net.conns.get(id) else { return };
+        if conn.has(flag::LAYERED) {
+            return self.on_wire(id, bytes);
+        }
+        match conn.phase {
+            Phase::Open => self.feed(Input::Data { conn: id, bytes }),
+            Phase::Moving => self.net.append_to_parcel(id, bytes),
             _ => {} // closing: what still comes is of no use to anyone
         }
     }
@@ -57,6 +62,7 @@ impl<M: Machine> NetTask<M> {
         let net = &mut self.net;
         let Some(conn) = net.conns.get(id) else { return };
         let (quiet, followed) = (conn.has(flag::QUIET), conn.has(flag::FOLLOWED));
+        let layered = conn.has(flag::LAYERED);
         conn.clear(flag::SEND | flag::QUIET);
         if result < 0 {
             return match -result {
@@ -71,7 +77,11 @@ impl<M: Machine> NetTask<M> {
             self.fx.observe.send_completed(now_ns.saturating_sub(tx.sent_ns));
         }
         tx.at += result as usize;
-        if tx.at == tx.current.as_slice().len() {
+        // What the machine wrote of it.
+        let mut taken = result as usize;
+        if layered {
+            taken = net.sealed_sent(id);
+        } else if tx.at == tx.current.as_slice().len() {
             tx.at = 0;
             match tx.queue.pop_front() {
                 Some(next) => net.pool.give(std::mem::replace(&mut tx.current, next)),
@@ -83,18 +93,20 @@ impl<M: Machine> NetTask<M> {
             }
         }
         net.shared.stats(net.me).bytes_sent.add(result as u64);
-        let phase = conn.phase;
         if followed {
-            net.followed_bytes_sent(id, result as usize, seen_ns, &mut self.fx.observe);
+            net.followed_bytes_sent(id, taken, seen_ns, &mut self.fx.observe);
         }
         let Some(conn) = net.conns.get(id) else { return };
+        let phase = conn.phase;
         if conn.tx().is_some() {
             net.want_send(id);
         } else if phase == Phase::Flushing {
             net.flushed(id);
+        } else if phase == Phase::Moving {
+            net.move_on(id);
         }
-        if phase == Phase::Open && result > 0 {
-            self.feed(Input::Sent { conn: id, bytes: result as u32 });
+        if phase == Phase::Open && taken > 0 {
+            self.feed(Input::Sent { conn: id, bytes: taken as u32 });
         }
         self.net.try_finish(id);
     }
@@ -157,7 +169,7 @@ impl Net {
         let multishot = self.features.has(Feature::MultishotRecv);
         let Some(conn) = self.conns.get(id) else { return true };
         let wanted = match conn.phase {
-            Phase::Open => conn.has(flag::WANT_READ),
+            Phase::Open => conn.has(flag::WANT_READ) && !conn.has(flag::UNREAD),
             Phase::Lingering => true,
             _ => false,
         };
@@ -247,16 +259,15 @@ impl Net {
         if bytes.is_empty() {
             return true;
         }
-        let (sending, now_ns) = (conn.has(flag::SEND), self.now.mono_ns);
+        // With layers it waits in the queue to be sealed.
+        let layered = conn.has(flag::LAYERED);
+        let (sending, now_ns) = (layered || conn.has(flag::SEND), self.now.mono_ns);
         match conn.tx_mut() {
             Some(tx) => {
                 tx.note_write(sending, now_ns);
                 tx.append(bytes, sending, &mut self.pool);
             }
-            None => {
-                let current = Segment::Own(self.pool.filled(bytes));
-                conn.set_tx(current, now_ns);
-            }
+            None => conn.begin_tx(Segment::Own(self.pool.filled(bytes)), layered, now_ns),
         }
         self.want_send(id);
         true
@@ -269,13 +280,14 @@ impl Net {
             return true;
         }
         let segment = Segment::Shared(bytes.clone());
-        let sending = conn.has(flag::SEND);
+        let layered = conn.has(flag::LAYERED);
+        let sending = layered || conn.has(flag::SEND);
         match conn.tx_mut() {
             Some(tx) => {
                 tx.note_write(sending, now_ns);
                 tx.queue.push_back(segment);
             }
-            None => conn.set_tx(segment, now_ns),
+            None => conn.begin_tx(segment, layered, now_ns),
         }
         self.want_send(id);
         true
@@ -296,9 +308,13 @@ impl Net {
     pub(super) fn start_send(&mut self, id: ConnId, now_ns: u64) -> Option<u64> {
         let conn = self.conns.get(id)?;
         conn.clear(flag::DIRTY);
-        if conn.has(flag::SEND) || !matches!(conn.phase, Phase::Open | Phase::Flushing) {
+        let layered = conn.has(flag::LAYERED);
+        let sends = matches!(conn.phase, Phase::Open | Phase::Flushing)
+            || layered && conn.phase == Phase::Moving;
+        if conn.has(flag::SEND) || !sends || layered && !self.seal_next(id) {
             return None;
         }
+        let conn = self.conns.get(id)?;
         let (followed, slot) = (conn.has(flag::FOLLOWED), conn.slot);
         let tx = conn.tx_mut()?;
         let waited_ns = now_ns.saturating_sub(tx.since_ns);
@@ -311,11 +327,12 @@ impl Net {
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build()
             .user_data(token::of_conn(Kind::Send, id));
+        let written = if layered { tx.plain } else { bytes };
         conn.set(flag::SEND);
         let ring = conn.ring;
         let mut quiet = ring == 0 && conn.phase == Phase::Open && quiet;
         if followed {
-            quiet &= !self.followed_send_starts(id, bytes, now_ns);
+            quiet &= !self.followed_send_starts(id, written, now_ns);
         }
         if quiet && let Some(conn) = self.conns.get(id) {
             conn.set(flag::QUIET);
@@ -332,7 +349,7 @@ impl Net {
     pub(super) fn take_fins(&mut self) {
         while let Some(id) = self.fins.pop() {
             if self.open_conn(id).is_some() {
-                self.begin_flush(id, CAUSE_FIN);
+                self.begin_flush(id, CAUSE_FIN, Some(Closing::Normal));
             }
         }
     }

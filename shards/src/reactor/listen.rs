@@ -2,25 +2,48 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t};
 
-use super::config::{ListenerConfig, StartError};
+use super::config::{Address, ListenerConfig, StartError};
+use super::unix;
+pub(super) use super::unix::SocketFile;
 
-/// Opens one socket per shard on each address; by shard, then by listener. Also returns the
-/// addresses with real ports. With `probe_all` the kernel probes all accepted connections, otherwise
+/// What [`open_all`] opened.
+pub(super) struct Opened {
+    /// By shard, then by listener.
+    pub by_shard: Vec<Vec<OwnedFd>>,
+    /// With real ports.
+    pub addrs: Vec<Address>,
+    /// Of unix-domain sockets; dropping one removes it.
+    pub files: Vec<SocketFile>,
+}
+
+/// Opens one socket per shard on each address. With `probe_all` the kernel probes all accepted connections, otherwise
 /// those that are chosen later.
 pub(super) fn open_all(
     listeners: &[ListenerConfig],
     shards: usize,
     probe_all: bool,
-) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), StartError> {
+) -> Result<Opened, StartError> {
     let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut addrs = Vec::new();
+    let (mut addrs, mut files) = (Vec::new(), Vec::new());
     for config in listeners {
-        let mut addr = config.addr;
+        let mut addr = match &config.addr {
+            Address::Inet(addr) => *addr,
+            Address::Unix(path) => {
+                let (socket, file) = unix::open(config, path, shards)?;
+                files.push(file);
+                for sockets in &mut by_shard {
+                    let clone = socket.try_clone();
+                    sockets.push(clone.map_err(|e| failed(&config.addr, "dup", e))?);
+                }
+                addrs.push(config.addr.clone());
+                continue;
+            }
+        };
         for (ix, sockets) in by_shard.iter_mut().enumerate() {
             // With SO_REUSEPORT a second broker on the same port would steal half of the
             // connections in silence: so the first bind is tried without it.
@@ -28,12 +51,13 @@ pub(super) fn open_all(
                 drop(open(config, addr, false, probe_all)?);
             }
             let socket = open(config, addr, true, probe_all)?;
-            addr = local_addr(socket.as_raw_fd()).map_err(|e| failed(addr, "getsockname", e))?;
+            addr = local_addr(socket.as_raw_fd())
+                .map_err(|e| failed(&addr.into(), "getsockname", e))?;
             sockets.push(socket);
         }
-        addrs.push(addr);
+        addrs.push(addr.into());
     }
-    Ok((by_shard, addrs))
+    Ok(Opened { by_shard, addrs, files })
 }
 
 /// Stops listening: queued connections are reset, new ones refused.
@@ -65,20 +89,21 @@ fn open(
         libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
     };
     if fd < 0 {
-        return Err(failed(addr, "socket", io::Error::last_os_error()));
+        return Err(failed(&addr.into(), "socket", io::Error::last_os_error()));
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_options(&socket, config, reuse_port, probe_all)
-        .map_err(|(step, e)| failed(addr, step, e))?;
+    set_options(&socket, config, addr.is_ipv6(), reuse_port, probe_all)
+        .map_err(|(step, e)| failed(&addr.into(), step, e))?;
     let (storage, len) = to_sockaddr(addr);
     // SAFETY: `storage` holds a socket address of `len` bytes.
     check(unsafe { libc::bind(fd, (&raw const storage).cast::<sockaddr>(), len) })
-        .map_err(|e| failed(addr, "bind", e))?;
+        .map_err(|e| failed(&addr.into(), "bind", e))?;
     if reuse_port {
         let backlog = c_int::try_from(config.backlog).unwrap_or(c_int::MAX);
         // SAFETY: no memory involved.
-        check(unsafe { libc::listen(fd, backlog) }).map_err(|e| failed(addr, "listen", e))?;
+        check(unsafe { libc::listen(fd, backlog) })
+            .map_err(|e| failed(&addr.into(), "listen", e))?;
     }
     Ok(socket)
 }
@@ -87,6 +112,7 @@ fn open(
 fn set_options(
     socket: &OwnedFd,
     config: &ListenerConfig,
+    v6: bool,
     reuse_port: bool,
     probe_all: bool,
 ) -> Result<(), (&'static str, io::Error)> {
@@ -114,12 +140,7 @@ fn set_options(
         ),
         ("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, keepalive.map(|_| config.keepalive_probes)),
         ("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, config.user_timeout_ms),
-        (
-            "IPV6_V6ONLY",
-            IPPROTO_IPV6,
-            libc::IPV6_V6ONLY,
-            config.addr.is_ipv6().then_some(u32::from(config.v6_only)),
-        ),
+        ("IPV6_V6ONLY", IPPROTO_IPV6, libc::IPV6_V6ONLY, v6.then_some(u32::from(config.v6_only))),
     ];
     for (name, level, option, value) in options {
         if let Some(value) = value {
@@ -140,11 +161,12 @@ fn set_options(
     Ok(())
 }
 
-fn check(result: c_int) -> io::Result<()> {
+pub(super) fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn failed(addr: SocketAddr, step: &'static str, source: io::Error) -> StartError {
+pub(super) fn failed(addr: &Address, step: &'static str, source: io::Error) -> StartError {
+    let addr = addr.clone();
     match source.raw_os_error() {
         Some(libc::EADDRINUSE) => StartError::AddressInUse { addr },
         Some(libc::EACCES) => StartError::Privilege { addr },
@@ -199,6 +221,8 @@ fn addr_of(ask: impl FnOnce(*mut sockaddr, *mut socklen_t) -> c_int) -> io::Resu
             let v6 = from.cast::<sockaddr_in6>().read();
             (v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port)).into()
         }),
+        // A client of a unix-domain socket is on this host.
+        libc::AF_UNIX => Ok((Ipv4Addr::LOCALHOST, 0).into()),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }

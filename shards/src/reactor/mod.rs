@@ -17,6 +17,7 @@ mod follow;
 mod handover;
 mod io;
 mod keeper;
+mod layers;
 mod listen;
 mod memory;
 mod net;
@@ -27,14 +28,16 @@ mod shared;
 mod stack;
 mod stats;
 mod token;
+mod unix;
 mod verdicts;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use ringmain_transport::Layers;
+
 pub use background::BackgroundTask;
-pub use config::{KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
+pub use config::{Address, KernelReport, ListenerConfig, NodeConfig, ShardPlacement, StartError};
 pub use keeper::Keeper;
 pub use probe::{Degradation, Feature};
 pub use stats::StatsSnapshot;
@@ -69,23 +72,26 @@ where
     let probe_all = !features.has(Feature::FixedFdInstall);
     let probed: Arc<[bool]> =
         config.listeners.iter().map(|l| !probe_all && l.keepalive_idle_s.is_some()).collect();
-    let (sockets, local_addrs) = listen::open_all(&config.listeners, shards, probe_all)?;
-    let shared =
-        Shared::new(shards, config.mailbox_batches, config.max_connections, config.recording)
-            .map_err(|source| StartError::Shard { shard: 0, what: "eventfd", source })?;
+    let opened = listen::open_all(&config.listeners, shards, probe_all)?;
+    let shared = Shared::new(config).map_err(|source| StartError::Shard {
+        shard: 0,
+        what: "eventfd",
+        source,
+    })?;
     let shared = Arc::new(shared);
     let (event_sender, events) = flume::bounded(config.event_queue.max(1));
     let (report, reports) = flume::bounded(shards);
     let mut node = Node {
         handles: Vec::new(),
         events,
-        local_addrs,
+        local_addrs: opened.addrs,
+        _socket_files: opened.files,
         kernel: KernelReport { degradations: features.degradations() },
         shared: Arc::clone(&shared),
         threads: Vec::new(),
     };
     let mut gates = Vec::new();
-    for (ix, (placement, sockets)) in config.shards.iter().zip(sockets).enumerate() {
+    for (ix, (placement, sockets)) in config.shards.iter().zip(opened.by_shard).enumerate() {
         let shard = ShardId(ix as u16);
         let (control, controls) = flume::bounded(config.control_queue.max(1));
         let (gate, opened) = flume::bounded(1);
@@ -137,7 +143,9 @@ where
 pub struct Node {
     handles: Vec<ShardHandle>,
     events: flume::Receiver<Event>,
-    local_addrs: Vec<SocketAddr>,
+    local_addrs: Vec<Address>,
+    /// Removed at the end.
+    _socket_files: Vec<listen::SocketFile>,
     kernel: KernelReport,
     shared: Arc<Shared>,
     threads: Vec<shard::Handle>,
@@ -165,7 +173,7 @@ impl Node {
 
     /// Addresses listened on, with the ports really taken, by listener.
     #[must_use]
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[Address] {
         &self.local_addrs
     }
 
@@ -179,6 +187,12 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> Vec<StatsSnapshot> {
         self.shared.shards.iter().map(|s| s.stats.snapshot()).collect()
+    }
+
+    /// For changing what lies between sockets and MQTT from other threads.
+    #[must_use]
+    pub fn layers_switch(&self) -> LayersSwitch {
+        LayersSwitch(Arc::clone(&self.shared))
     }
 
     /// For looking at the shards from other threads.
@@ -227,6 +241,19 @@ impl Node {
         self.stop();
         drop(self.join());
         error
+    }
+}
+
+/// Changes what lies between the sockets of listeners and MQTT.
+#[derive(Clone, Debug)]
+pub struct LayersSwitch(Arc<Shared>);
+
+impl LayersSwitch {
+    /// For connections from now on; those that are there keep what they have. False for a listener that is not
+    /// there, or was started with nothing in between.
+    pub fn set(&self, listener: usize, layers: Arc<Layers>) -> bool {
+        let place = self.0.listeners.get(listener).and_then(|l| l.layers.as_ref());
+        place.map(|place| place.store(layers)).is_some()
     }
 }
 

@@ -14,6 +14,7 @@ use super::background;
 use super::children::Children;
 use super::conn::{Conn, Conns, Phase, Pool};
 use super::follow::Follow;
+use super::layers::LayeredConns;
 use super::probe::{Feature, Features};
 use super::ring::Ring;
 use super::shared::{Shared, Stage};
@@ -66,6 +67,7 @@ pub(super) struct Net {
     pub features: Features,
     pub rings: Vec<Ring>,
     pub conns: Conns,
+    pub layered: LayeredConns,
     pub pool: Pool,
     pub lanes: Lanes,
     pub acceptor: Acceptor,
@@ -179,6 +181,7 @@ impl<M: Machine> NetTask<M> {
             handled += self.reap(ring, TURN_COMPLETIONS_MAX - handled);
         }
         self.net.children.rotate();
+        self.take_waiting();
         self.fx.observe.part(0);
         let mails = self.take_deliveries();
         self.take_controls();
@@ -304,8 +307,9 @@ impl<M: Machine> NetTask<M> {
                     }
                     self.net.lanes.recycle(batch);
                 }
-                Some(Delivery::Arrived { ring, slot, parcel }) => {
-                    let conn = self.net.arrive(ring, slot, parcel.peer.listener);
+                Some(Delivery::Arrived { ring, slot, parcel, layers }) => {
+                    let listener = parcel.peer.listener;
+                    let conn = self.net.arrive((ring, slot), listener, layers);
                     self.feed(Input::Arrived { conn, parcel });
                 }
                 None => break,
@@ -413,6 +417,7 @@ impl Net {
             features,
             rings,
             conns: Conns::default(),
+            layered: LayeredConns::default(),
             pool: Pool::default(),
             lanes,
             acceptor,
@@ -559,6 +564,7 @@ impl Net {
     fn has_work(&mut self) -> io::Result<bool> {
         Ok(self.rings[0].has_completions()
             || !self.to_arm.is_empty()
+            || self.layered.has_waiting()
             || self.children.cool(&mut self.rings)?)
     }
 

@@ -314,7 +314,7 @@ impl Ring {
     }
 
     /// The first `len` bytes of a receive buffer that a completion named.
-    pub(super) fn received(&self, id: u16, len: u32) -> *const [u8] {
+    pub(super) fn received(&self, id: u16, len: u32) -> *mut [u8] {
         self.buffers.bytes(id, len)
     }
 
@@ -378,11 +378,11 @@ impl Buffers {
         tail.store(self.tail, Ordering::Release);
     }
 
-    fn bytes(&self, id: u16, len: u32) -> *const [u8] {
+    fn bytes(&self, id: u16, len: u32) -> *mut [u8] {
         debug_assert!(id < self.count && len <= self.bytes);
         // SAFETY: in bounds, see the assertion.
         let start = unsafe { self.memory.as_ptr().add(usize::from(id) * self.bytes as usize) };
-        std::ptr::slice_from_raw_parts(start, len as usize)
+        std::ptr::slice_from_raw_parts_mut(start, len as usize)
     }
 }
 

@@ -5,13 +5,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
+use ringmain_transport::Layers;
+
 use super::clock::monotonic_ns;
+use super::config::{ListenerConfig, NodeConfig};
 use super::ring::RingAddr;
 use super::stats::ShardStats;
 use crate::engine::ids::ShardId;
 use crate::frames;
 use crate::mesh::Mailbox;
-use crate::observe::{Delay, Recording};
+use crate::observe::Recording;
 
 /// How far the node is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,7 @@ pub(super) struct Shared {
     pub recording: Option<Recording>,
     pub mailboxes: Arc<[Mailbox]>,
     pub shards: Vec<PerShard>,
+    pub listeners: Vec<SharedListener>,
     /// Connections of the node, and the most there may be.
     pub connections: AtomicI64,
     pub max_connections: i64,
@@ -56,6 +61,20 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// What all shards know of a listener.
+pub(super) struct SharedListener {
+    pub name: String,
+    /// What lies between its sockets and MQTT; `None` if nothing ever does. New connections take what is there.
+    pub layers: Option<ArcSwap<Layers>>,
+}
+
+impl SharedListener {
+    fn new(config: &ListenerConfig) -> Self {
+        let layers = config.layers.as_ref().map(|layers| ArcSwap::new(Arc::clone(layers)));
+        Self { name: config.name.clone(), layers }
+    }
+}
+
 /// What others see of a shard.
 pub(super) struct PerShard {
     /// Set by the shard before any shard runs its first turn.
@@ -69,12 +88,8 @@ pub(super) struct PerShard {
 }
 
 impl Shared {
-    pub(super) fn new(
-        shards: usize,
-        mailbox_batches: usize,
-        max_connections: u32,
-        recording: Option<Option<Delay>>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(config: &NodeConfig) -> io::Result<Self> {
+        let shards = config.shards.len();
         let origin_ns = monotonic_ns();
         let per_shard = (0..shards)
             .map(|_| {
@@ -89,11 +104,16 @@ impl Shared {
             .collect::<io::Result<_>>()?;
         Ok(Self {
             origin_ns,
-            recording: recording.map(|delay| Recording { clock: monotonic_ns, origin_ns, delay }),
-            mailboxes: (0..shards).map(|_| Mailbox::new(mailbox_batches)).collect(),
+            recording: config.recording.map(|delay| Recording {
+                clock: monotonic_ns,
+                origin_ns,
+                delay,
+            }),
+            mailboxes: (0..shards).map(|_| Mailbox::new(config.mailbox_batches)).collect(),
             shards: per_shard,
+            listeners: config.listeners.iter().map(SharedListener::new).collect(),
             connections: AtomicI64::new(0),
-            max_connections: i64::from(max_connections),
+            max_connections: i64::from(config.max_connections),
             stage: AtomicU8::new(Stage::Running as u8),
             alive: AtomicUsize::new(0),
         })

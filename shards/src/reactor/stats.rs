@@ -94,6 +94,36 @@ stats! {
     lanes_filled,
     /// Most deliveries that ever waited at this sender.
     lane_waiting_peak,
+    /// TLS handshakes with all their signatures.
+    tls_full,
+    /// TLS handshakes that a ticket made cheaper.
+    tls_resumed,
+    /// Connections to a TLS listener that spoke something else.
+    tls_failed_not_tls,
+    /// TLS handshakes that ended because the client's certificate was refused.
+    tls_failed_client_certificate,
+    /// TLS handshakes that ended because the client has no certificate and must.
+    tls_failed_no_client_certificate,
+    /// TLS handshakes without a version, cipher suite, group or signature in common.
+    tls_failed_nothing_in_common,
+    /// TLS handshakes without an application protocol in common.
+    tls_failed_alpn,
+    /// TLS handshakes for a server name that no certificate is for.
+    tls_failed_server_name,
+    /// TLS connections that the client ended with an alert: it refuses our certificate, mostly.
+    tls_failed_peer_alert,
+    /// TLS connections whose client broke the protocol.
+    tls_failed_protocol,
+    /// TLS connections that ended by a fault of ours.
+    tls_failed_internal,
+    /// WebSocket handshakes that were granted.
+    websockets_opened,
+    /// WebSocket handshakes that were refused.
+    websockets_refused,
+    /// WebSockets that were closed because the client broke the protocol.
+    websockets_failed,
+    /// Connections closed for a PROXY header that is wrong, missing or not wanted.
+    proxy_headers_refused,
     /// Events that the control plane had no room for.
     events_dropped,
 }

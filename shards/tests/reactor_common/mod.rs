@@ -2,12 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod router;
+pub mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringmain_shards::boundary::{Control, Event, Pressure};
@@ -15,6 +16,7 @@ use ringmain_shards::engine::Machine;
 use ringmain_shards::engine::effects::{CloseHow, Effects, Op};
 use ringmain_shards::engine::ids::{ConnId, Now, ShardId};
 use ringmain_shards::engine::input::{CloseCause, Input};
+use ringmain_shards::engine::introduction::Introduction;
 use ringmain_shards::engine::mail::Parcel;
 use ringmain_shards::reactor::{self, Node, NodeConfig, StatsSnapshot};
 
@@ -22,6 +24,9 @@ use ringmain_shards::reactor::{self, Node, NodeConfig, StatsSnapshot};
 #[derive(Debug, Default)]
 pub struct Seen {
     pub opened: AtomicU64,
+    pub introduced: AtomicU64,
+    /// What was said in the last introduction.
+    pub introduction: Mutex<Option<Introduction>>,
     pub arrived: AtomicU64,
     pub closed_fin: AtomicU64,
     pub closed_local: AtomicU64,
@@ -52,12 +57,14 @@ fn inc(n: &AtomicU64) {
 pub struct Checked {
     pub seen: Arc<Seen>,
     live: HashSet<ConnId>,
+    /// Those that nothing came from yet.
+    unheard: HashSet<ConnId>,
     indices: HashMap<u32, u32>,
 }
 
 impl Checked {
     pub fn new(seen: Arc<Seen>) -> Self {
-        Self { seen, live: HashSet::new(), indices: HashMap::new() }
+        Self { seen, live: HashSet::new(), unheard: HashSet::new(), indices: HashMap::new() }
     }
 
     fn begin(&mut self, conn: ConnId) {
@@ -74,9 +81,16 @@ impl Checked {
     pub fn check(&mut self, input: &Input<'_>) {
         match input {
             Input::Open { conn, peer } => {
-                assert!(peer.addr.ip().is_loopback() && peer.addr.port() != 0);
+                assert!(peer.addr.ip().is_loopback());
                 inc(&self.seen.opened);
+                self.unheard.insert(*conn);
                 self.begin(*conn);
+            }
+            Input::Introduced { conn, introduction } => {
+                assert!(self.live.contains(conn) && self.unheard.contains(conn), "once, and first");
+                self.unheard.remove(conn);
+                inc(&self.seen.introduced);
+                *self.seen.introduction.lock().unwrap() = Some((**introduction).clone());
             }
             Input::Arrived { conn, .. } => {
                 inc(&self.seen.arrived);
@@ -84,6 +98,7 @@ impl Checked {
             }
             Input::Data { conn, bytes } => {
                 assert!(!bytes.is_empty() && self.live.contains(conn));
+                self.unheard.remove(conn);
                 self.seen.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             Input::Sent { conn, bytes } => {
@@ -237,7 +252,7 @@ pub fn config(shards: usize) -> NodeConfig {
 }
 
 pub fn addr(node: &Node) -> SocketAddr {
-    node.local_addrs()[0]
+    node.local_addrs()[0].inet().expect("TCP")
 }
 
 pub fn connect(node: &Node) -> TcpStream {

@@ -1,13 +1,16 @@
 //! `[[listeners]]`: the sockets that clients connect to.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ringmain_shards::engine::rates::Rate;
 
 use super::Mqtt;
-use crate::config::field::{Bounds, Field, Kind, Problem, choice};
-use crate::config::raw::{Raw, RawValue, quote};
+use super::transport::{
+    ClientVerification, CrlExpired, CrlUnknown, FileMode, ListenerUrl, Network, TlsAlpn,
+    TlsVersion, UnknownName,
+};
+use crate::config::field::choice;
 use crate::config::section::section;
 
 section! {
@@ -18,8 +21,10 @@ section! {
     pub struct Listener {
         /// Name in logs and metrics. Empty: scheme and address of the url.
         name: String = String::new(), [0..=255], Restart;
-        /// Where to listen: tcp://ADDRESS:PORT, an IPv6 address in brackets. Without port: 1883.
-        /// Port 0 takes any free one. The only key that a listener must have.
+        /// Where to listen, an IPv6 address in brackets: tcp://ADDRESS:PORT (port 1883 if it is left
+        /// out), tls://ADDRESS:PORT (8883), ws://ADDRESS:PORT/PATH (8083; without path, /mqtt),
+        /// wss://ADDRESS:PORT/PATH (8084), unix:///PATH. Port 0 takes any free one. The only key that a
+        /// listener must have.
         url: ListenerUrl = ListenerUrl::default(), Restart;
         /// Whether the broker starts, with a warning, on a host that does not have this address.
         optional: bool = false, Restart;
@@ -71,6 +76,56 @@ section! {
         /// TCP_USER_TIMEOUT: time that sent data may stay unacknowledged before the kernel closes
         /// the connection. 0: the kernel's retry limit.
         tcp_user_timeout_ms: u32 = 0, [0..=2_147_483_647], Restart;
+        /// PEM files for tls:// and wss://: a certificate each, then those that lead to its CA. Several
+        /// serve several server names (SNI), those that each certificate is for, or one name with several
+        /// kinds of keys. A changed file is read within a second; new connections get what is in it.
+        tls_certificate_files: Vec<String> = Vec::new(), Live;
+        /// PEM files with the keys of tls_certificate_files, in the same order; not encrypted.
+        tls_key_files: Vec<String> = Vec::new(), Live;
+        /// What a client gets that asks for a name no certificate is for. "default": the first
+        /// certificate; "refuse": an alert.
+        tls_unknown_name: UnknownName = UnknownName::Default, Live;
+        /// Whether clients are asked for certificates. "none": no; "optional": who has none may come in,
+        /// who has a bad one may not; "required": who has none may not come in.
+        tls_client_verification: ClientVerification = ClientVerification::None, Live;
+        /// PEM file: the CAs that may issue certificates of clients. Empty: none.
+        tls_client_ca_file: String = String::new(), Live;
+        /// Intermediate certificates that may lie between that of a client and its CA.
+        tls_client_depth: u8 = 3, [0..=6], Live;
+        /// PEM files: revocation lists. Without any, nothing is revoked.
+        tls_crl_files: Vec<String> = Vec::new(), Live;
+        /// What a list past its next update is worth. "refuse": who it would judge is refused; "use": it
+        /// is used all the same.
+        tls_crl_expired: CrlExpired = CrlExpired::Refuse, Live;
+        /// Whether a certificate is refused whose issuer has no list: "refuse" or "accept".
+        tls_crl_unknown: CrlUnknown = CrlUnknown::Refuse, Live;
+        /// Versions of TLS.
+        tls_versions: Vec<TlsVersion> = vec![TlsVersion::V12, TlsVersion::V13], Live;
+        /// Cipher suites by their IANA names, most wanted first. Empty: all that are safe.
+        tls_cipher_suites: Vec<String> = Vec::new(), Live;
+        /// Application protocol (ALPN). "check": a client that names protocols must name `mqtt`, or
+        /// `http/1.1` on wss://; "ignore": whatever it names.
+        tls_alpn: TlsAlpn = TlsAlpn::Check, Live;
+        /// Tickets that a TLS 1.3 client gets to come back with, which saves both sides most of the
+        /// handshake. 0: no resumption, with TLS 1.2 neither.
+        tls_tickets: u8 = 1, [0..=2], Live;
+        /// Web pages that may connect to ws:// and wss://, such as "https://app.example". Empty: all.
+        websocket_origins: Vec<String> = Vec::new(), Live;
+        /// Whether clients may leave out the subprotocol `mqtt`, which the specification demands.
+        websocket_subprotocol_optional: bool = false, Live;
+        /// Payload of one frame of a client.
+        websocket_frame_bytes_max: u64 = 16_777_216, [1..=4_294_967_296], Live;
+        /// Networks of proxies whose X-Forwarded-For is believed.
+        websocket_trusted_proxies: Vec<Network> = Vec::new(), Live;
+        /// Networks of load balancers that send a PROXY header (version 1 or 2) first: they must, all
+        /// others must not. Empty: there are none.
+        proxy_protocol_from: Vec<Network> = Vec::new(), Restart;
+        /// Permissions of the socket of unix://, in octal.
+        unix_mode: FileMode = FileMode(0o660), Restart;
+        /// User that the socket of unix:// belongs to, by name or number. Empty: who the broker runs as.
+        unix_user: String = String::new(), Restart;
+        /// Group that the socket of unix:// belongs to, by name or number. Empty: that of the broker.
+        unix_group: String = String::new(), Restart;
     }
     and {
         /// `[mqtt]` with the overrides of `[listeners.mqtt]`.
@@ -101,140 +156,5 @@ choice! {
         Wait = "wait",
         /// It is closed with RST.
         Reset = "reset",
-    }
-}
-
-/// Transport of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// MQTT over TCP.
-    Tcp,
-}
-
-/// Where a listener listens. Addresses are literal: a name could mean another host tomorrow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ListenerUrl {
-    /// Transport.
-    pub scheme: Scheme,
-    /// Address; unspecified for all interfaces.
-    pub ip: IpAddr,
-    /// Port; 0 for any free one.
-    pub port: u16,
-}
-
-impl ListenerUrl {
-    /// Port of MQTT over TCP.
-    pub const DEFAULT_PORT: u16 = 1_883;
-
-    /// MQTT over TCP at this address.
-    pub fn tcp(ip: IpAddr, port: u16) -> ListenerUrl {
-        ListenerUrl { scheme: Scheme::Tcp, ip, port }
-    }
-
-    /// Address and port.
-    pub fn addr(&self) -> std::net::SocketAddr {
-        (self.ip, self.port).into()
-    }
-
-    /// The name of a listener that has none.
-    pub fn name(&self) -> String {
-        format!("tcp:{}", self.addr())
-    }
-
-    /// Parses `tcp://ADDRESS[:PORT]`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<ListenerUrl, String> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(format!("{} is not a listener url: write tcp://ADDRESS:PORT", quote(text)));
-        };
-        if scheme != "tcp" {
-            return Err(format!("unknown scheme {}: only tcp:// is served", quote(scheme)));
-        }
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[') {
-            Some(bracketed) => match bracketed.split_once(']') {
-                Some((host, port)) => (host, port),
-                None => return Err(format!("{}: the bracket is not closed", quote(text))),
-            },
-            None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
-        };
-        let port = match port.strip_prefix(':') {
-            Some(port) => port.parse().map_err(|_| format!("{} is not a port", quote(port)))?,
-            None if port.is_empty() => ListenerUrl::DEFAULT_PORT,
-            None => return Err(format!("{} is not a port", quote(port))),
-        };
-        let ip: Option<IpAddr> = match host {
-            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-            _ if rest.starts_with('[') => host.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-            _ => host.parse::<Ipv4Addr>().ok().map(IpAddr::from),
-        };
-        match ip {
-            Some(ip) => Ok(ListenerUrl::tcp(ip, port)),
-            None => Err(format!(
-                "{} is not an address: write 127.0.0.1, 0.0.0.0 for all, or [::1], [::]",
-                quote(host)
-            )),
-        }
-    }
-}
-
-impl Default for ListenerUrl {
-    fn default() -> Self {
-        ListenerUrl::tcp(Ipv4Addr::LOCALHOST.into(), ListenerUrl::DEFAULT_PORT)
-    }
-}
-
-impl std::fmt::Display for ListenerUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "tcp://{}", self.addr())
-    }
-}
-
-impl Field for ListenerUrl {
-    const KIND: Kind = Kind::Text("a url such as \"tcp://127.0.0.1:1883\"");
-
-    fn read(raw: &Raw, _: Option<Bounds>) -> Result<Self, Vec<Problem>> {
-        let RawValue::Text(text) = &raw.value else {
-            let message = format!("expected {}, found {}", Self::KIND, raw.describe());
-            return Err(vec![Problem::new(raw, message)]);
-        };
-        ListenerUrl::parse(text).map_err(|message| vec![Problem::new(raw, message)])
-    }
-
-    fn toml(&self) -> String {
-        quote(&self.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_literal_addresses_with_an_optional_port() {
-        let parsed = |text| ListenerUrl::parse(text).map(|url| url.to_string());
-        assert_eq!(parsed("tcp://127.0.0.1:1884"), Ok("tcp://127.0.0.1:1884".into()));
-        assert_eq!(parsed("tcp://0.0.0.0"), Ok("tcp://0.0.0.0:1883".into()));
-        assert_eq!(parsed("tcp://[::]:0/"), Ok("tcp://[::]:0".into()));
-        assert_eq!(parsed("tcp://[::1]"), Ok("tcp://[::1]:1883".into()));
-        assert_eq!(parsed("tcp://localhost:1"), Ok("tcp://127.0.0.1:1".into()));
-        for bad in [
-            "",
-            "1883",
-            "tcp://",
-            "tcp://:1883",
-            "tcp://broker.example:1883",
-            "tcp://127.0.0.1:65536",
-            "tcp://127.0.0.1:",
-            "tcp://[127.0.0.1]:1883",
-            "tcp://::1:1883",
-            "tcp://[::1",
-            "tcp://[::1]1883",
-            "ssl://127.0.0.1:8883",
-        ] {
-            assert!(ListenerUrl::parse(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -9,14 +9,19 @@ mod listener;
 mod mqtt;
 mod node;
 mod observe;
+mod transport;
 
 pub use admin::{Admin, MetricsListen};
 pub use authorization::{Authorization, ClientRules, Form, NoMatch, RulesPath};
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
-pub use listener::{ConnectionRateMode, Listener, ListenerUrl, Scheme};
+pub use listener::{ConnectionRateMode, Listener};
 pub use mqtt::{
     DenyAction, DropPolicy, KeepAliveV3Policy, Mqtt, Overlap, RateAction, Redispatch, Retained,
     ShareStrategy, Shared, StickyPick,
 };
 pub use node::{Log, LogFilter, LogFormat, Node, Sys, SysCompat};
 pub use observe::{DelayStage, Observe};
+pub use transport::{
+    ClientVerification, CrlExpired, CrlUnknown, FileMode, ListenerUrl, Network, Scheme, TlsAlpn,
+    TlsVersion, UnknownName,
+};
