@@ -14,9 +14,10 @@
 
 use core::net::IpAddr;
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use hashbrown::HashMap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::subject::Subject;
 use crate::who::{Network, Text};
@@ -113,13 +114,13 @@ impl fmt::Display for Ban {
     }
 }
 
-/// Unix seconds as RFC 3339 writes them.
+/// Unix seconds as RFC 3339 writes them. The year 9999 is the last that it knows; such a ban is as good as one for
+/// ever.
 fn until_text(unix_s: u64) -> String {
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_s));
-    // The year 9999 is the last that RFC 3339 knows; such a ban is as good as one for ever.
-    let last = Duration::from_secs(253_402_300_799);
-    let at = at.filter(|_| unix_s <= last.as_secs()).unwrap_or(SystemTime::UNIX_EPOCH + last);
-    humantime::format_rfc3339_seconds(at).to_string()
+    const LAST: i64 = 253_402_300_799;
+    let unix_s = i64::try_from(unix_s).unwrap_or(LAST).min(LAST);
+    let at = OffsetDateTime::from_unix_timestamp(unix_s).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    at.format(&Rfc3339).unwrap_or_else(|_| unix_s.to_string())
 }
 
 /// Who may not come.
@@ -296,10 +297,10 @@ pub fn until(text: &str) -> Result<Option<u64>, String> {
     if let Ok(unix_s) = text.parse() {
         return Ok(Some(unix_s));
     }
-    let at = humantime::parse_rfc3339_weak(text).ok();
-    let since = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    since.map(|since| Some(since.as_secs())).ok_or_else(|| {
-        format!("{text:?} is no time such as 2030-01-31T12:00:00Z (UTC), and no Unix seconds")
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok();
+    let unix_s = at.and_then(|at| u64::try_from(at.unix_timestamp()).ok());
+    unix_s.map(Some).ok_or_else(|| {
+        format!("{text:?} is no time such as 2030-01-31T12:00:00Z, and no Unix seconds")
     })
 }
 

@@ -1,7 +1,7 @@
 //! What TLS costs the others: round trips of an established plain connection while clients make handshakes as fast
 //! as they can, and what idle TLS connections hold. Rows T08 and T09.
 //!
-//! `cargo run --release -p ringmain-shards --example tls_storm -- [SECONDS] [STORMING_THREADS]`
+//! `cargo run --release -p ringmain-shards --example tls_storm -- [SECONDS] [STORMING_THREADS] [CONNECTIONS_EACH]`
 #![allow(clippy::print_stdout, reason = "it is what this is for")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -78,7 +78,7 @@ fn main() {
     let number = |n: usize, or: u64| {
         std::env::args().nth(n).map_or(or, |text| text.parse().expect("a number"))
     };
-    let (seconds, threads) = (number(1, 5), number(2, 2));
+    let (seconds, threads, batch) = (number(1, 5), number(2, 2), number(3, 256));
     let folder = std::env::temp_dir().join(format!("ringmain-storm-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let key = KeyPair::generate().expect("a key");
@@ -111,7 +111,10 @@ fn main() {
     .expect("starts");
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).expect("a root");
-    let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(provider);
+    let client = client.with_safe_default_protocol_versions().expect("versions");
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
     client.resumption = Resumption::disabled();
     let client = Arc::new(client);
 
@@ -123,8 +126,8 @@ fn main() {
                 (address(&node, 1), Arc::clone(&client), Arc::clone(&stop));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    // Several at a time, so that the shard always has some waiting.
-                    let all: Vec<_> = (0..32).map(|_| begin(address, &client)).collect();
+                    // Many at a time, so that the shard always has some waiting.
+                    let all: Vec<_> = (0..batch).map(|_| begin(address, &client)).collect();
                     all.into_iter().for_each(|begun| drop(end(begun)));
                 }
             })

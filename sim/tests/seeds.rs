@@ -28,6 +28,10 @@ fn engine_passes_the_seeds_that_were_settled() {
         (13949, None, None), // P03
         (123, Some("shared".to_owned()), Some(5)),
         (790, Some("pressure".to_owned()), None), // id in use
+        (7, Some("slow".to_owned()), None),       // S-81, as those that follow
+        (215, Some("slow".to_owned()), None),
+        (665, Some("slow".to_owned()), None),
+        (966, None, None),
     ]);
     for (seed, theme, shards) in own.into_iter().chain(shared) {
         let outcome = run(&Options { steps: 3000, theme, shards, ..options(seed, None) });

@@ -143,8 +143,8 @@ impl Check<'_> {
             }
             let metrics = config.admin.metrics_listen.0;
             let collides = metrics.zip(address).is_some_and(|(m, address)| collide(m, address));
-            let message =
-                format!("{} is taken for metrics: change admin.metrics_listen", listener.url);
+            let text = address.map(|address| address.to_string()).unwrap_or_default();
+            let message = format!("{text} is taken for metrics: change admin.metrics_listen");
             let keys = [key("url"), "admin.metrics_listen".to_owned()];
             self.demand(!collides, &keys, message);
             self.transport(at, listener);

@@ -70,7 +70,11 @@ impl<'a> Certificates<'a> {
     fn client(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).expect("a CA");
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        // Named, since there are two in this program.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().expect("versions");
+        let config = config.with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
         StreamOwned::new(tls, stream(address))

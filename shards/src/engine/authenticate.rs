@@ -79,6 +79,8 @@ impl Auth {
 
 impl Shard {
     /// Asks whether a client may come in. What it sends behind its CONNECT waits. (AU01) [MQTT-3.1.4-2]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn ask_about(
         &mut self,
         id: ConnId,
@@ -122,6 +124,8 @@ impl Shard {
     }
 
     /// Keeps bytes that came while the CONNECT before them waits; more are not read. At most what two receives bring.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn keep_for_later(&mut self, id: ConnId, bytes: &[u8], fx: &mut Effects) {
         if let Some(conn) = self.core.conns.get_mut(id.index) {
             let mut held = conn.take_partial().unwrap_or_default();
@@ -132,6 +136,8 @@ impl Shard {
     }
 
     /// The verdict on a client.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn on_authenticated(&mut self, id: ConnId, verdict: AuthVerdict, fx: &mut Effects) {
         self.core.auth_open = self.core.auth_open.saturating_sub(1);
         self.core.counters.count_verdict(&verdict);
@@ -162,6 +168,8 @@ impl Shard {
     }
 
     /// Reads the CONNECT of a client again that may come in, and what it sent behind it.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn let_in(&mut self, id: ConnId, fx: &mut Effects) {
         let Some(conn) = self.core.conns.get_mut(id.index) else { return };
         // A connection that moves has nothing unsent; a challenge was answered, so this takes no time.
@@ -190,6 +198,8 @@ impl Shard {
     }
 
     /// A packet between CONNECT and CONNACK. [MQTT-3.1.2-30] [MQTT-3.1.4-6]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn on_exchange_packet(
         &mut self,
         id: ConnId,
@@ -223,6 +233,8 @@ impl Shard {
     }
 
     /// AUTH. [S-95] [MQTT-4.12.0-5] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn on_auth(&mut self, id: ConnId, packet: &AuthPacket<'_>, fx: &mut Effects) {
         let ci = id.index;
         self.core.counters.auth_received += 1;

@@ -128,8 +128,8 @@ impl Core {
     fn window_open(&self, si: u32) -> bool {
         let s = &self.sessions[si];
         let Some(out) = &s.out else { return true };
-        let waits = out.queue.has_acknowledged() || out.queue.replay_len() > 0; // [S-83]
-        !waits && self.window_has_room(si, out)
+        // QoS 0 counts too: what waited for its socket does so until half of what is pending has left. [S-81, S-83]
+        out.queue.is_empty() && self.window_has_room(si, out)
     }
 
     fn window_has_room(&self, si: u32, out: &Outbound) -> bool {

@@ -206,7 +206,9 @@ impl Effects {
         self.mail.iter_mut().for_each(Batch::clear);
         self.mail_after.clear();
         self.events.clear();
-        self.auth.clear();
+        if !self.auth.is_empty() {
+            self.auth.clear();
+        }
     }
 }
 

@@ -387,10 +387,6 @@ impl Queue {
         !self.qos0.is_empty()
     }
 
-    pub(crate) fn has_acknowledged(&self) -> bool {
-        self.levels.iter().any(|l| !l.waiting.is_empty())
-    }
-
     /// Offers a copy; the configured victim goes when there is no room. (Q04)
     /// `room` is how many bytes the node has left for all queues. (Q08)
     pub(crate) fn offer(&mut self, copy: Copy, cfg: &MqttConfig, room: u64) -> Offered {

@@ -264,9 +264,11 @@ impl Shard {
         if pending > low {
             return;
         }
-        if flags & (flag::CONGESTED | flag::AUTH_WAITS) != 0 {
-            return self.on_sent_rest(id, fx);
+        if flags & (flag::CONGESTED | flag::AUTH_WAITS) != 0 && self.let_in_or_not_congested(id, fx)
+        {
+            return;
         }
+        let core = &mut self.core;
         core.resume(id.index, flag::PAUSED_OUT, fx);
         let waits = core.sessions.get(session).is_some_and(|s| {
             s.has(super::session::flag::REPLAYING) || s.out.as_ref().is_some_and(|o| o.has_work())
@@ -276,14 +278,17 @@ impl Shard {
         }
     }
 
-    /// The rest of a connection that was congested, or that was let in with something unsent.
-    fn on_sent_rest(&mut self, id: ConnId, fx: &mut Effects) {
-        let Some(conn) = self.core.conns.checked(id) else { return };
+    /// A connection that was congested is not any more; one that waits with something unsent is let in: true then.
+    #[cold]
+    #[inline(never)]
+    fn let_in_or_not_congested(&mut self, id: ConnId, fx: &mut Effects) -> bool {
+        let Some(conn) = self.core.conns.checked(id) else { return true };
         conn.flags &= !flag::CONGESTED;
-        if conn.has(flag::AUTH_WAITS) {
-            return self.let_in(id, fx);
+        let waits = conn.has(flag::AUTH_WAITS);
+        if waits {
+            self.let_in(id, fx);
         }
-        self.on_sent(id, 0, fx);
+        waits
     }
 
     fn on_mail(&mut self, from: ShardId, mail: Mail, packed: &[u8], fx: &mut Effects) {

@@ -731,6 +731,17 @@ fn a_will_goes_out_with_the_rights_of_its_owner() {
         let c = admit(&mut n, &Connect { will, ..connect(V5, &id) }, named("ann"));
         n.drop_conn(c);
         assert_eq!(texts(&n.msgs(s)), ["gone"]);
+        // Of one that waits, its owner is still known when other rules hold.
+        let props = ConnectProps { session_expiry_s: Some(100), ..ConnectProps::default() };
+        let delayed = will.map(|will| ringmain_mqtt::Will { delay_s: Some(10), ..will });
+        let c = admit(&mut n, &Connect { will: delayed, props, ..connect(V5, &id) }, named("ann"));
+        n.drop_conn(c);
+        let mut cfg = quiet_config();
+        cfg.listeners[0].authenticate = true;
+        cfg.policy = rules(2, BY_NAME);
+        n.control(&Control::Reload(Arc::new(cfg)));
+        n.pass_s(11);
+        assert_eq!(texts(&n.msgs(s)), ["gone"]);
         let c = n.dial(&Connect { will, ..connect(V5, &id) });
         let request = n.request();
         n.verdict(&request, &allow(named("bob")));

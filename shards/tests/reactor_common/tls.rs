@@ -13,6 +13,7 @@ use ringmain_transport::tls::{
     CertificateFiles, ClientAuth, ClientVerification, TlsConfig, TlsContext, load,
 };
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
@@ -82,7 +83,8 @@ impl World {
 
     /// A client without resumption.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let config = ClientConfig::builder_with_protocol_versions(versions);
+        let config = ClientConfig::builder_with_provider(provider());
+        let config = config.with_protocol_versions(versions).unwrap();
         let mut config = config.with_root_certificates(self.roots()).with_no_client_auth();
         config.resumption = Resumption::disabled();
         Arc::new(config)
@@ -96,9 +98,16 @@ impl World {
         let (pem, key_pem) = self.sign(&params);
         let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(self.roots());
+        let config = ClientConfig::builder_with_provider(provider());
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(self.roots());
         Arc::new(config.with_client_auth_cert(chain, key).unwrap())
     }
+}
+
+/// Named, since a build with others of our crates has two.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 impl Drop for World {

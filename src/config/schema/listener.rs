@@ -109,7 +109,7 @@ section! {
         /// Tickets that a TLS 1.3 client gets to come back with, which saves both sides most of the
         /// handshake. 0: no resumption, with TLS 1.2 neither.
         tls_tickets: u8 = 1, [0..=2], Live;
-        /// Web pages that may connect to ws:// and wss://, such as "https://app.example". Empty: all.
+        /// Web pages that may connect to ws:// and wss://, such as `https://app.example`. Empty: all.
         websocket_origins: Vec<String> = Vec::new(), Live;
         /// Whether clients may leave out the subprotocol `mqtt`, which the specification demands.
         websocket_subprotocol_optional: bool = false, Live;
