@@ -77,7 +77,7 @@ fn span(text: &str) -> Result<Duration, String> {
 
 /// Where the file of bans is.
 pub(crate) fn place(config: &Config) -> PathBuf {
-    config.node.data_dir.join(&config.bans.file)
+    config.node.data_dir.join(&config.bans.path)
 }
 
 /// Reads a file of bans; there are none if there is no such file.

@@ -65,7 +65,7 @@ pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineC
 }
 
 fn flapping(b: &config::Bans) -> engine::FlappingConfig {
-    let config::Bans { file: _, flapping_max_count, flapping_window_s, flapping_ban_s } = b; // file: the watcher
+    let config::Bans { path: _, flapping_max_count, flapping_window_s, flapping_ban_s } = b; // path: the watcher
     engine::FlappingConfig {
         max_count: *flapping_max_count,
         window_s: *flapping_window_s,
