@@ -289,8 +289,9 @@ impl Shard {
             auth.stage = Stage::Idle;
         }
         self.core.arm_conn(ci);
-        self.core.write_auth(ci, ReasonCode::SUCCESS, identity.data.as_deref(), fx);
-        self.revoke(si, fx);
+        if self.core.write_auth(ci, ReasonCode::SUCCESS, identity.data.as_deref(), fx) {
+            self.revoke(si, fx);
+        }
     }
 }
 

@@ -227,6 +227,9 @@ impl Shard {
         let assigned = c.client_id.is_empty().then_some(name);
         let data = identity.and_then(|identity| identity.data.as_deref());
         self.write_connack(ci, si, c, session_present, (assigned, data), keep_alive_s, mqtt, fx);
+        if !self.core.is_open(id) {
+            return; // it takes no packet of this size: what authentication says can't be left out
+        }
         fx.ops.push(Op::Established { conn: id });
         if keep_alive_s == 0 {
             // Of any other client the broker itself notices when it is gone.
