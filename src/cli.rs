@@ -10,7 +10,7 @@ use ringmain_control::client::Client;
 
 use crate::config::{Config, ConfigErrors, Sources, effective};
 use crate::doctor::{self, Doctor};
-use crate::{boot, explain, logging, observe, plane, users};
+use crate::{bans, boot, explain, logging, observe, plane, users};
 
 /// Exit code for a wrong command line or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -59,6 +59,13 @@ enum Command {
     /// [[authentication]] read. A broker that runs sees changes within seconds
     #[command(subcommand)]
     User(users::User),
+    /// Ban clients, end bans, list and import them. A broker that runs sees changes within seconds
+    Ban {
+        #[command(flatten)]
+        options: Options,
+        #[command(subcommand)]
+        what: bans::Command,
+    },
     /// Print the home shard of client identifiers, one line each: the identifier, a space, the shard
     Home {
         #[command(flatten)]
@@ -168,6 +175,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Explain { what: Explain::Subscribe(e) }) => explain(cli.options, *e),
         Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
         Some(Command::User(user)) => users::run(&user),
+        Some(Command::Ban { options, what }) => match cli.options.then(options).sources().load() {
+            Ok(config) => bans::run(&config, &what),
+            Err(errors) => wrong(&errors),
+        },
         Some(Command::Home { options, client_ids }) => {
             home(&cli.options.then(options).sources(), &client_ids)
         }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod authorization;
+mod bans;
 pub mod boot;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use ringmain_acl::BanTable;
+
 use crate::engine::config::EngineConfig;
 use crate::engine::counters::Counters;
 use crate::engine::ids::ShardId;
@@ -26,6 +28,8 @@ pub enum Pressure {
 pub enum Control {
     /// Live settings changed. Applies from the next turn on.
     Reload(Arc<EngineConfig>),
+    /// Other clients are banned. (L03)
+    Bans(Arc<BanTable>),
     /// The memory sampler moved over or under a watermark.
     Pressure(Pressure),
     /// The process has few ordinary descriptors left (or enough again): new connections are refused.

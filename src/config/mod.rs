@@ -78,6 +78,8 @@ sections! {
     mqtt: Mqtt,
     /// `[authorization]`.
     authorization: Authorization,
+    /// `[bans]`.
+    bans: Bans,
     /// `[shared]`.
     shared: Shared,
     /// `[retained]`.

@@ -22,6 +22,7 @@ pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineC
         log: _,
         mqtt: m,
         authorization,
+        bans,
         shared,
         retained,
         limits,
@@ -56,9 +57,19 @@ pub(super) fn engine_config(c: &Config, policy: &Arc<Policy>) -> engine::EngineC
         limits: limit_config(limits),
         overload: overload_config(overload),
         sys: sys_config(sys),
+        flapping: flapping(bans),
         // The rest of [authorization] is in `policy`.
         policy: Arc::clone(policy),
         decisions_kept: authorization.cache_places as usize,
+    }
+}
+
+fn flapping(b: &config::Bans) -> engine::FlappingConfig {
+    let config::Bans { path: _, flapping_max_count, flapping_window_s, flapping_ban_s } = b; // path: the watcher
+    engine::FlappingConfig {
+        max_count: *flapping_max_count,
+        window_s: *flapping_window_s,
+        ban_s: *flapping_ban_s,
     }
 }
 

@@ -4,6 +4,7 @@
 //! looks into a shard.
 
 mod authentication;
+mod bans;
 mod convert;
 mod descriptors;
 mod memory;
@@ -24,7 +25,6 @@ use crate::config::{Config, LiveChanges};
 use crate::signals::Signal;
 
 pub use shards::start;
-pub use transports::check as check_files;
 
 /// What the root is told.
 #[derive(Debug)]
@@ -65,6 +65,16 @@ pub trait DataPlane {
     /// Stops accepting, sends DISCONNECT 0x8B to v5 clients, flushes, publishes wills and ends all
     /// shards within `grace`; then [`Event::Stopped`]. Called once.
     fn shut_down(&mut self, grace: Duration);
+}
+
+/// Whether the files that a configuration names can be used: certificates, and bans.
+///
+/// # Errors
+/// All that is wrong with them, a sentence each.
+pub fn check_files(config: &Config) -> Result<(), Vec<String>> {
+    let mut errors = transports::check(config).err().unwrap_or_default();
+    errors.extend(crate::bans::read(&crate::bans::place(config)).err().into_iter().flatten());
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Starts a data plane: returns once its threads run, with [`Event::Ready`] to follow.

@@ -13,6 +13,7 @@ use ringmain_shards::observe::Question;
 use ringmain_shards::reactor::{self, Node};
 
 use super::authentication::Authentication;
+use super::bans::BanFile;
 use super::convert::{engine_config, node_config};
 use super::descriptors;
 use super::memory::Watermarks;
@@ -35,6 +36,8 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         listener.layers = transports.layers(index);
     }
     let open: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
+    let (bans, banned) =
+        BanFile::open(crate::bans::place(&config)).map_err(|errors| errors.join("\n"))?;
     let rules = Rules::new(&config.authorization);
     let engine = engine_of(&config, &open, rules.policy());
     let authentication = Authentication::start(&config, &open)?;
@@ -87,12 +90,16 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     let (to_transports, transport_orders) = flume::bounded(transports::ORDERS);
     let switch = node.layers_switch();
     spawn("ringmain-tls", move || transports.run(switch, transport_orders))?;
+    for handle in node.handles() {
+        handle.send(Control::Bans(Arc::clone(&banned))).map_err(|e| e.to_string())?;
+    }
     let watcher = Watcher {
         node,
         answers,
         notifier,
         inbox,
         watch: Watch::new(&config),
+        bans,
         watchdog: Watchdog::from_env(shards, Instant::now()),
         pressure: Pressure::Normal,
         descriptors_scarce: false,
@@ -221,6 +228,7 @@ struct Watcher {
     notifier: Notifier,
     inbox: flume::Receiver<Order>,
     watch: Watch,
+    bans: BanFile,
     /// Where the supervisor wants signs of life.
     watchdog: Option<Watchdog>,
     pressure: Pressure,
@@ -246,6 +254,9 @@ impl Watcher {
                 Err(_) => {}
             }
             self.sample();
+            if let Some(bans) = self.bans.look(Instant::now()) {
+                self.tell_all(&Control::Bans(bans));
+            }
             if !self.node.ready() {
                 break;
             }

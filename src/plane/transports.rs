@@ -34,7 +34,7 @@ pub(super) enum Order {
 ///
 /// # Errors
 /// One sentence for each listener whose files cannot.
-pub fn check(config: &Config) -> Result<(), Vec<String>> {
+pub(super) fn check(config: &Config) -> Result<(), Vec<String>> {
     let errors: Vec<String> =
         config.listeners.iter().filter_map(|listener| tls_of(listener, None).err()).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }

@@ -3,6 +3,7 @@
 mod admin;
 mod authenticate;
 mod authorize;
+mod bans;
 mod notify;
 mod observe;
 mod serve;

@@ -27,10 +27,7 @@ impl Editor {
     /// # Errors
     /// A sentence for the operator, with file and line.
     pub fn open(path: &Path) -> Result<Self, String> {
-        // The file itself is replaced, so the lock is beside it.
-        let beside = with_suffix(path, ".lock");
-        let lock = private().truncate(false).open(&beside).map_err(|error| at(&beside, &error))?;
-        lock.lock().map_err(|error| at(&beside, &error))?;
+        let lock = lock_beside(path)?;
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -97,32 +94,59 @@ impl Editor {
     /// # Errors
     /// A sentence for the operator; the file is as it was.
     pub fn save(&self) -> Result<(), String> {
-        let temporary = with_suffix(&self.path, ".new");
-        self.write(&temporary).map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            at(&temporary, &error)
-        })?;
-        fs::rename(&temporary, &self.path).map_err(|error| at(&self.path, &error))?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
+        replace_file(&self.path, |out| {
+            self.lines.iter().flatten().try_for_each(|line| writeln!(out, "{line}"))
+        })
     }
+}
 
-    fn write(&self, temporary: &Path) -> std::io::Result<()> {
-        let _ = fs::remove_file(temporary);
-        let file = private().create_new(true).open(temporary)?;
-        // Whoever runs the broker must still be able to read it when root changed it.
-        if let Ok(before) = fs::metadata(&self.path) {
-            use std::os::unix::fs::MetadataExt;
-            let (user, group) = (Some(before.uid()), Some(before.gid()));
-            std::os::unix::fs::fchown(&file, user, group)?;
-        }
-        let mut out = BufWriter::new(file);
-        for line in self.lines.iter().flatten() {
-            writeln!(out, "{line}")?;
-        }
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+/// Waits until no other command changes a file, and keeps others waiting while the lock lives.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn lock_beside(path: &Path) -> Result<File, String> {
+    // The file itself is replaced, so the lock is beside it.
+    let beside = with_suffix(path, ".lock");
+    let lock = private().truncate(false).open(&beside).map_err(|error| at(&beside, &error))?;
+    lock.lock().map_err(|error| at(&beside, &error))?;
+    Ok(lock)
+}
+
+/// Writes a file anew, for its owner alone: who reads it, or loses power, sees the old one or the new one.
+///
+/// # Errors
+/// A sentence for the operator; the file is as it was.
+pub fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), String> {
+    let temporary = with_suffix(path, ".new");
+    write_beside(&temporary, path, write).map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        at(&temporary, &error)
+    })?;
+    fs::rename(&temporary, path).map_err(|error| at(path, &error))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
+}
+
+fn write_beside(
+    temporary: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let _ = fs::remove_file(temporary);
+    let file = private().create_new(true).open(temporary)?;
+    // Whoever runs the broker must still be able to read it when root changed it.
+    if let Ok(before) = fs::metadata(path) {
+        use std::os::unix::fs::MetadataExt;
+        let (user, group) = (Some(before.uid()), Some(before.gid()));
+        std::os::unix::fs::fchown(&file, user, group)?;
     }
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
 }
 
 fn private() -> OpenOptions {

@@ -30,7 +30,7 @@ use serde::Deserialize;
 
 use crate::password::{BASE64, Hash, random};
 
-pub use editor::Editor;
+pub use editor::{Editor, lock_beside, replace_file};
 pub use record::{By, LINE_BYTES_MAX, Record};
 
 /// Offsets have 32 bits: room for some 20 million users.

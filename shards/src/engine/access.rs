@@ -33,7 +33,7 @@ pub(crate) struct Access {
     gate: Gate,
     /// By [`Conn::view`] - 1.
     shared: Vec<Option<ClientPolicy>>,
-    /// The rules have changed: the connection that is looked at next.
+    /// The rules or bans have changed: the connection that is looked at next.
     sweep: Option<u32>,
 }
 
@@ -152,7 +152,11 @@ impl Access {
 }
 
 /// What the rules are asked with.
-fn subject<'a>(cfg: &'a EngineConfig, conn: &'a Conn, client_id: &'a str) -> Subject<'a> {
+pub(crate) fn subject<'a>(
+    cfg: &'a EngineConfig,
+    conn: &'a Conn,
+    client_id: &'a str,
+) -> Subject<'a> {
     let Peer { addr, listener } = conn.peer();
     let certificate = conn.introduction().and_then(|i| i.certificate.as_deref());
     Subject {
@@ -218,6 +222,14 @@ impl Core {
         policy.map_or(Decision::Deny, |policy| gate.decide(policy, action, topic))
     }
 
+    /// Whether the rules have changed since the connection was held to them.
+    fn is_stale(&self, ci: u32) -> bool {
+        let epoch = self.access.gate.policy().epoch();
+        let policy =
+            self.conns.get(ci).and_then(|conn| Access::policy_of(&self.access.shared, conn));
+        policy.is_none_or(|policy| policy.epoch() != epoch)
+    }
+
     /// The rules have changed since the connection was held to them.
     #[cold]
     fn renew_access(&mut self, ci: u32) {
@@ -267,6 +279,11 @@ impl Core {
             return;
         }
         self.access.gate.set_policy(Arc::clone(policy));
+        self.start_sweep();
+    }
+
+    /// All live connections are looked at, from the first one on.
+    pub(crate) fn start_sweep(&mut self) {
         if self.access.sweep.replace(0).is_none() {
             self.wheel.insert(self.now_ms + SWEEP_EVERY_MS, TimerKey::new(TimerKind::Access, 0));
         }
@@ -274,12 +291,13 @@ impl Core {
 }
 
 impl Shard {
-    /// Looks at some connections after the rules have changed.
+    /// Looks at some connections after the rules or bans have changed.
     pub(crate) fn on_access_timer(&mut self, fx: &mut Effects) {
         let Some(from) = self.core.access.sweep else { return };
         let to = (from + SWEEP_STEP).min(self.core.conns.capacity());
         for ci in from..to {
-            if self.core.conns.get(ci).is_some_and(|conn| conn.state == State::Live) {
+            let is_live = self.core.conns.get(ci).is_some_and(|conn| conn.state == State::Live);
+            if is_live && !self.end_if_banned(ci, fx) && self.core.is_stale(ci) {
                 self.core.renew_access(ci);
                 let si = self.session_of(ci);
                 self.revoke(si, fx);

@@ -94,7 +94,11 @@ impl Shard {
         let listener = self.core.conns.get(ci).map_or(0, |conn| conn.listener);
         self.core.learn(ci, c);
         let cfg = Arc::clone(&self.core.cfg);
-        let checked = self.check_connect(listener, c, client_id, true, cfg.mqtt_of(listener));
+        // Who is banned is not worth a look at its password.
+        let checked = self
+            .core
+            .check_bans(ci, client_id, c.username)
+            .and_then(|()| self.check_connect(listener, c, client_id, true, cfg.mqtt_of(listener)));
         let refused = checked.err().or_else(|| self.core.too_many_open());
         if let Some(refused) = refused {
             self.core.count_connect();

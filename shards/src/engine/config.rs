@@ -31,6 +31,8 @@ pub struct EngineConfig {
     pub overload: OverloadConfig,
     /// `$SYS`.
     pub sys: SysConfig,
+    /// Clients that come and go too often. (L04)
+    pub flapping: FlappingConfig,
     /// What clients may do. (AZ01)
     pub policy: Arc<Policy>,
     /// Decisions by these rules that a shard keeps, 64 bytes each; 0: none. Fixed when it starts. (AZ05)
@@ -102,6 +104,17 @@ pub enum KeepAliveV3Policy {
     Clamp,
     /// CONNACK 0x02.
     Refuse,
+}
+
+/// Clients that come and go too often. (L04)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlappingConfig {
+    /// Ends of connections of one client within the window after which it is banned; 0 = never.
+    pub max_count: u32,
+    /// The window, in seconds.
+    pub window_s: u32,
+    /// For how long, in seconds.
+    pub ban_s: u32,
 }
 
 /// What happens to a client that sends faster than it may. (L01)
@@ -486,6 +499,7 @@ impl Default for EngineConfig {
                 faq_singular: false,
             },
             // No rules: everybody may do everything.
+            flapping: FlappingConfig::default(),
             policy: Policy::compile(0, Vec::new(), Settings::new(Effect::Allow)),
             decisions_kept: CACHE_PLACES,
         }

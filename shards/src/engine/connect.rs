@@ -183,7 +183,13 @@ impl Shard {
         self.core.learn(ci, c);
         self.core.count_connect();
         let is_known = identity.is_some();
-        if let Err(refused) = self.check_connect(listener, c, client_id, is_known, mqtt) {
+        let username = identity.map_or(c.username, |identity| identity.username.as_deref());
+        let checked = self
+            .core
+            .check_bans(ci, client_id, username)
+            .and_then(|()| self.core.check_flapping(self.core.client_hash(client_id)))
+            .and_then(|()| self.check_connect(listener, c, client_id, is_known, mqtt));
+        if let Err(refused) = checked {
             return self.core.refuse_connect(ci, refused, fx);
         }
         let keep_alive_s = match keep_alive(c, mqtt) {
@@ -639,8 +645,12 @@ impl Core {
         c.connack_sent += 1;
         c.connack_error += 1;
         c.client_connack += 1;
-        if matches!(r.reason, ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_USER_NAME_OR_PASSWORD) {
-            c.connack_auth_error += 1;
+        match r.reason {
+            ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
+                c.connack_auth_error += 1;
+            }
+            ReasonCode::BANNED => c.connects_banned += 1,
+            _ => {}
         }
         let no_problem_info = self.conns.get(ci).is_none_or(|c| c.has(flag::NO_PROBLEM_INFO));
         let cfg = Arc::clone(&self.cfg);

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use hashbrown::HashTable;
+use ringmain_acl::BanTable;
 use ringmain_mqtt::{Disconnect, ReasonCode, UserProps, Version, encode};
 
 use super::access::Access;
+use super::bans::Flapping;
 use super::config::{EngineConfig, MqttConfig};
 use super::conn::{ConnTable, State, flag};
 use super::counters::Counters;
@@ -140,6 +142,8 @@ pub(crate) struct Core {
     /// The packet that is handled came faster than it may, and is to be refused.
     pub(crate) over_rate: bool,
     pub(crate) waiting: Waiting,
+    pub(crate) bans: Arc<BanTable>,
+    pub(crate) flapping: Flapping,
     /// Bytes written on all connections and not yet taken by sockets.
     pub(crate) out_total: u64,
     /// Grows with each publish that is matched: see [`Session::mark`].
@@ -200,6 +204,8 @@ impl Core {
             meters_output: false,
             over_rate: false,
             waiting: Waiting::default(),
+            bans: Arc::default(),
+            flapping: Flapping::default(),
             out_total: 0,
             publish_mark: 0,
             queued: 0,
@@ -515,6 +521,7 @@ impl Core {
             conn.session = NONE;
         }
         self.conns.count_live(false);
+        self.count_end(self.sessions[si].client_hash);
         let generation = self.sessions.generation(si);
         let now_ms = self.now_ms;
         let s = &mut self.sessions[si];

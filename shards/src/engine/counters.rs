@@ -80,6 +80,12 @@ counters! {
     publish_auth_error => "packets/publish/auth_error",
     /// PUBLISH packets that were dropped.
     publish_dropped => "packets/publish/dropped",
+    /// Live clients disconnected since they were banned.
+    clients_banned => "bans/disconnected",
+    /// CONNECT packets refused since the client is banned.
+    connects_banned => "bans/refused",
+    /// Clients banned for a while since they came and went too often.
+    clients_flapping => "bans/flapping",
     /// Times that a client was not read since it sent faster than it may.
     rate_pauses => "rates/paused",
     /// Packets refused since they came faster than they may.

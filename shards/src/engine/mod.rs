@@ -4,6 +4,7 @@ mod access;
 pub mod admission;
 pub mod auth;
 mod authenticate;
+mod bans;
 pub mod config;
 mod conn;
 mod connect;

@@ -340,6 +340,7 @@ impl Shard {
                 self.core.overload_reloaded(fx);
                 self.sys_reloaded(&old.sys);
             }
+            Control::Bans(bans) => self.core.set_bans(bans),
             Control::DescriptorsScarce(scarce) => self.core.descriptors_scarce = scarce,
             Control::Pressure(pressure) => self.set_pressure(pressure, fx),
             Control::Drain => self.drain(fx),

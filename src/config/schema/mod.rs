@@ -4,6 +4,7 @@
 
 mod admin;
 mod authorization;
+mod bans;
 mod limits;
 mod listener;
 mod mqtt;
@@ -13,6 +14,7 @@ mod transport;
 
 pub use admin::{Admin, MetricsListen};
 pub use authorization::{Authorization, ClientRules, Form, NoMatch, RulesPath};
+pub use bans::Bans;
 pub use limits::{Limits, Overload, Reactor, SlowConsumerPolicy};
 pub use listener::{ConnectionRateMode, Listener};
 pub use mqtt::{

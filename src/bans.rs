@@ -1,0 +1,243 @@
+//! `ringmain ban …`: who may not come. The commands change the file of bans; a running broker sees it within a second
+//! or two. (L03)
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use ringmain_acl::{BAN_COLUMNS, Ban, BanKind, BanTable, until};
+use ringmain_auth::users::{lock_beside, replace_file};
+
+use crate::config::Config;
+
+/// Largest file of bans.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// `ringmain ban …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ban a client, or change its ban; live clients are disconnected
+    Add {
+        #[command(flatten)]
+        whom: Whom,
+        /// For how long, such as 90s, 30m, 12h or 7d [default: for ever]
+        #[arg(long = "for", value_name = "TIME", value_parser = span, conflicts_with = "until")]
+        span: Option<Duration>,
+        /// Until when: RFC 3339, such as 2030-01-31T12:00:00Z, or Unix seconds
+        #[arg(long, value_name = "TIME", value_parser = until)]
+        until: Option<Option<u64>>,
+        /// Why, for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// End a ban
+    Del {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// List the bans that hold, one a line: kind, value, until, reason
+    List,
+    /// Add the bans of another file, CSV with the columns kind, value, until, reason: all of them, or none if anything
+    /// is wrong
+    Import {
+        /// File to import
+        #[arg(value_name = "FROM")]
+        from: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Whom {
+    /// client_id, username, address (or a network such as 10.0.0.0/8), client_id_regex or username_regex
+    #[arg(value_name = "KIND", value_parser = BanKind::parse)]
+    kind: BanKind,
+    /// Whom it is for
+    #[arg(value_name = "VALUE")]
+    value: String,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("write a number and s, m, h or d".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "write a number and s, m, h or d".to_owned())?;
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "that is for ever".to_owned())
+}
+
+/// Where the file of bans is.
+pub(crate) fn place(config: &Config) -> PathBuf {
+    config.node.data_dir.join(&config.bans.path)
+}
+
+/// Reads a file of bans; there are none if there is no such file.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(crate) fn read(path: &Path) -> Result<BanTable, Vec<String>> {
+    let name = path.display().to_string();
+    let failed = |error: std::io::Error| vec![format!("{name}: {error}")];
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(BanTable::default());
+        }
+        Err(error) => return Err(failed(error)),
+        Ok(file) if !file.is_file() => return Err(vec![format!("{name}: this is no file")]),
+        Ok(file) if file.len() > FILE_BYTES_MAX => {
+            return Err(vec![format!("{name}: this is more than {FILE_BYTES_MAX} bytes")]);
+        }
+        Ok(_) => {}
+    }
+    BanTable::csv(&name, &std::fs::read_to_string(path).map_err(failed)?)
+}
+
+/// Does what the command line says.
+pub(crate) fn run(config: &Config, command: &Command) -> ExitCode {
+    match perform(&place(config), command, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(path: &Path, command: &Command, out: &mut dyn Write) -> Result<(), Vec<String>> {
+    let one = |error: String| vec![error];
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let said = |error: std::io::Error| vec![error.to_string()];
+    if let Command::List = command {
+        let bans = read(path)?;
+        let mut writer = csv::Writer::from_writer(out);
+        for ban in bans.iter().filter(|ban| ban.holds_at(now_s)) {
+            writer.write_record(ban.fields()).map_err(|error| one(error.to_string()))?;
+        }
+        return writer.flush().map_err(said);
+    }
+    let _lock = lock_beside(path).map_err(one)?;
+    let before = read(path)?;
+    let (after, what) = match command {
+        Command::Add { whom, span, until, reason } => {
+            let for_s = span.map(|span| now_s.saturating_add(span.as_secs()));
+            let ban = Ban {
+                kind: whom.kind,
+                value: whom.value.as_str().into(),
+                until_s: for_s.or(until.flatten()),
+                reason: reason.as_str().into(),
+            };
+            let what = format!("banned: {ban}");
+            let mut after = before;
+            after.add(ban).map_err(one)?;
+            (after, what)
+        }
+        Command::Del { whom } => {
+            let is_it = |ban: &&Ban| ban.kind == whom.kind && *ban.value == *whom.value;
+            if !before.iter().any(|ban| is_it(&ban)) {
+                let (kind, value) = (whom.kind.name(), &whom.value);
+                return Err(vec![format!("there is no ban of the {kind} {value:?}")]);
+            }
+            let mut after = BanTable::default();
+            for ban in before.iter().filter(|ban| !is_it(ban)) {
+                after.add(ban.clone()).map_err(one)?;
+            }
+            (after, format!("not banned any more: {} {:?}", whom.kind.name(), whom.value))
+        }
+        Command::Import { from } => {
+            if !from.exists() {
+                return Err(vec![format!("{}: there is no such file", from.display())]);
+            }
+            let imported = read(from)?;
+            let mut after = before;
+            for ban in imported.iter() {
+                after.add(ban.clone()).map_err(one)?;
+            }
+            (after, format!("{} bans imported", imported.len()))
+        }
+        Command::List => unreachable!("done above"),
+    };
+    // Those that have ended go: otherwise the file would only grow.
+    let lasting = after.iter().filter(|ban| ban.holds_at(now_s));
+    replace_file(path, |file| {
+        let mut writer = csv::Writer::from_writer(file);
+        writer.write_record(BAN_COLUMNS)?;
+        for ban in lasting {
+            writer.write_record(ban.fields())?;
+        }
+        writer.flush()
+    })
+    .map_err(one)?;
+    writeln!(out, "{what}").map_err(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("ringmain-bans-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    fn whom(value: &str) -> Whom {
+        Whom { kind: BanKind::ClientId, value: value.to_owned() }
+    }
+
+    fn add(value: &str, span: Option<Duration>) -> Command {
+        Command::Add { whom: whom(value), span, until: None, reason: "x, y".to_owned() }
+    }
+
+    #[test]
+    fn what_is_added_is_listed_until_it_is_deleted_or_has_ended() {
+        // L03
+        let path = folder("add").join("bans.csv");
+        let told = |command: &Command| {
+            let mut out = Vec::new();
+            perform(&path, command, &mut out).map(|()| String::from_utf8(out).expect("UTF-8"))
+        };
+        assert_eq!(told(&Command::List).as_deref(), Ok(""));
+        assert_eq!(told(&add("a", None)).as_deref(), Ok("banned: client_id \"a\": x, y\n"));
+        told(&add("gone", Some(Duration::ZERO))).expect("added");
+        told(&add("b", Some(Duration::from_secs(86_400)))).expect("added");
+        let listed = told(&Command::List).expect("listed");
+        let lines: Vec<&str> = listed.lines().collect();
+        assert_eq!(lines.len(), 2, "{listed}");
+        assert_eq!(lines[0], "client_id,a,,\"x, y\"");
+        assert!(lines[1].starts_with("client_id,b,2"), "{listed}");
+        told(&Command::Del { whom: whom("a") }).expect("deleted");
+        let again = told(&Command::Del { whom: whom("a") });
+        assert_eq!(again, Err(vec!["there is no ban of the client_id \"a\"".to_owned()]));
+        assert_eq!(read(&path).expect("valid").len(), 1);
+    }
+
+    #[test]
+    fn of_a_wrong_file_nothing_is_imported() {
+        // L03
+        let folder = folder("import");
+        let (path, from) = (folder.join("bans.csv"), folder.join("from.csv"));
+        let import = Command::Import { from: from.clone() };
+        let wrong = perform(&path, &import, &mut Vec::new()).expect_err("no file");
+        assert!(wrong[0].contains("there is no such file"), "{wrong:?}");
+        std::fs::write(&from, "kind,value,until,reason\nclient_id,a,,\nnobody,b,,\n")
+            .expect("written");
+        let wrong = perform(&path, &import, &mut Vec::new()).expect_err("a wrong file");
+        assert!(wrong[0].contains("from.csv:3: \"nobody\" is no kind of ban"), "{wrong:?}");
+        assert!(!path.exists());
+        std::fs::write(&from, "kind,value,until,reason\nclient_id,a,,\naddress,10.0.0.0/8,,\n")
+            .expect("written");
+        perform(&path, &import, &mut Vec::new()).expect("imported");
+        assert_eq!(read(&path).expect("valid").len(), 2);
+    }
+}
