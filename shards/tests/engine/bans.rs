@@ -36,7 +36,11 @@ fn who_is_banned_gets_connack_0x8a_and_nobody_else_does() {
         let c = n.dial_from("10.1.2.3:4", &connect(V5, "c"));
         assert_eq!(n.recv(c).code(), BANNED);
         let old = n.dial(&connect(V311, "bad"));
-        assert_eq!(n.recv(old).code(), ReasonCode::NOT_AUTHORIZED.0, "version 3 has no word for it");
+        assert_eq!(
+            n.recv(old).code(),
+            ReasonCode::NOT_AUTHORIZED.0,
+            "version 3 has no word for it"
+        );
         n.join(V5, "good");
         assert_eq!(n.counters().connects_banned, 5);
         ban(&mut n, "");
