@@ -3,14 +3,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use ringmain_acl::{BAN_COLUMNS, Ban, BanKind, BanTable, until};
 use ringmain_auth::users::{lock_beside, replace_file};
 
-use crate::config::Config;
+use crate::config::{Config, duration_ms};
 
 /// Largest file of bans.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -23,11 +22,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         whom: Whom,
         /// For how long, such as 90s, 30m, 12h or 7d [default: for ever]
-        #[arg(long = "for", value_name = "TIME", value_parser = span, conflicts_with = "until")]
-        span: Option<Duration>,
+        #[arg(long = "for", value_name = "TIME", value_parser = duration_ms, conflicts_with = "until_s")]
+        span_ms: Option<u64>,
         /// Until when: RFC 3339, such as 2030-01-31T12:00:00Z, or Unix seconds
-        #[arg(long, value_name = "TIME", value_parser = until)]
-        until: Option<Option<u64>>,
+        #[arg(long = "until", value_name = "TIME", value_parser = until_time)]
+        until_s: Option<u64>,
         /// Why, for people
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
@@ -58,21 +57,8 @@ pub(crate) struct Whom {
     value: String,
 }
 
-fn span(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("write a number and s, m, h or d".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "write a number and s, m, h or d".to_owned())?;
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "that is for ever".to_owned())
+fn until_time(text: &str) -> Result<u64, String> {
+    until(text)?.ok_or_else(|| "leave it out for a ban that does not end".to_owned())
 }
 
 /// Where the file of bans is.
@@ -102,14 +88,11 @@ pub(crate) fn read(path: &Path) -> Result<BanTable, Vec<String>> {
 }
 
 /// Does what the command line says.
-pub(crate) fn run(config: &Config, command: &Command) -> ExitCode {
-    match perform(&place(config), command, &mut std::io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(errors) => {
-            errors.iter().for_each(|error| eprintln!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+///
+/// # Errors
+/// All that is wrong; the file is as it was.
+pub(crate) fn run(config: &Config, command: &Command) -> Result<(), Vec<String>> {
+    perform(&place(config), command, &mut std::io::stdout().lock())
 }
 
 fn perform(path: &Path, command: &Command, out: &mut dyn Write) -> Result<(), Vec<String>> {
@@ -127,12 +110,12 @@ fn perform(path: &Path, command: &Command, out: &mut dyn Write) -> Result<(), Ve
     let _lock = lock_beside(path).map_err(one)?;
     let before = read(path)?;
     let (after, what) = match command {
-        Command::Add { whom, span, until, reason } => {
-            let for_s = span.map(|span| now_s.saturating_add(span.as_secs()));
+        Command::Add { whom, span_ms, until_s, reason } => {
+            let for_s = span_ms.map(|ms| now_s.saturating_add(ms.div_ceil(1000)));
             let ban = Ban {
                 kind: whom.kind,
                 value: whom.value.as_str().into(),
-                until_s: for_s.or(until.flatten()),
+                until_s: for_s.or(*until_s),
                 reason: reason.as_str().into(),
             };
             let what = format!("banned: {ban}");
@@ -195,8 +178,8 @@ mod tests {
         Whom { kind: BanKind::ClientId, value: value.to_owned() }
     }
 
-    fn add(value: &str, span: Option<Duration>) -> Command {
-        Command::Add { whom: whom(value), span, until: None, reason: "x, y".to_owned() }
+    fn add(value: &str, span_ms: Option<u64>) -> Command {
+        Command::Add { whom: whom(value), span_ms, until_s: None, reason: "x, y".to_owned() }
     }
 
     #[test]
@@ -209,8 +192,8 @@ mod tests {
         };
         assert_eq!(told(&Command::List).as_deref(), Ok(""));
         assert_eq!(told(&add("a", None)).as_deref(), Ok("banned: client_id \"a\": x, y\n"));
-        told(&add("gone", Some(Duration::ZERO))).expect("added");
-        told(&add("b", Some(Duration::from_secs(86_400)))).expect("added");
+        told(&add("gone", Some(0))).expect("added");
+        told(&add("b", Some(86_400_000))).expect("added");
         let listed = told(&Command::List).expect("listed");
         let lines: Vec<&str> = listed.lines().collect();
         assert_eq!(lines.len(), 2, "{listed}");
@@ -220,6 +203,43 @@ mod tests {
         let again = told(&Command::Del { whom: whom("a") });
         assert_eq!(again, Err(vec!["there is no ban of the client_id \"a\"".to_owned()]));
         assert_eq!(read(&path).expect("valid").len(), 1);
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn the_end_of_a_ban_is_a_time_or_a_span_and_not_both() {
+        // L03
+        let path = folder("until").join("bans.csv");
+        let parse = |words: &str| {
+            let words = ["ban", "add", "client_id", "a"].into_iter().chain(words.split(' '));
+            <Line as clap::Parser>::try_parse_from(words).map(|line| line.command)
+        };
+        let until_s = |words: &str| {
+            let command = parse(words).unwrap_or_else(|wrong| panic!("{words}: {wrong}"));
+            perform(&path, &command, &mut Vec::new()).expect("added");
+            let bans = read(&path).expect("valid");
+            bans.iter().next().expect("a ban").until_s
+        };
+        assert_eq!(until_s("--until 2030-01-31T12:00:00Z"), Some(1_896_091_200));
+        assert_eq!(until_s("--until 1896091201"), Some(1_896_091_201));
+        assert_eq!(until_s("--reason x"), None);
+        let hour = until_s("--for 1h").expect("an end");
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        assert!((now_s..now_s + 3601).contains(&hour), "{hour}");
+        for (words, wanted) in [
+            ("--until soon", "is no time such as 2030-01-31T12:00:00Z"),
+            ("--until ", "leave it out"),
+            ("--for 3", "is no time: write a number"),
+            ("--for 1h --until 1896091200", "cannot be used with"),
+        ] {
+            let wrong = parse(words).expect_err(words).to_string();
+            assert!(wrong.contains(wanted), "{words}: {wrong}");
+        }
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl Root<'_> {
         }
         let open = self.config.listeners.iter().enumerate();
         let open = open.filter(|(at, _)| !self.config.authentication.asks(*at));
-        for (_, listener) in open.filter(|(_, l)| !l.url.ip.is_loopback()) {
+        for (_, listener) in open.filter(|(_, l)| !l.url.is_local()) {
             tracing::warn!(
                 listener = listener.name,
                 "anybody who reaches this listener can connect: add [[authentication]], see \
@@ -233,13 +233,6 @@ impl Root<'_> {
                 return "a reload changed nothing: some keys need a restart".to_owned();
             }
         };
-        if let Err(errors) = config.authentication.check_files() {
-            for error in &errors.0 {
-                tracing::error!("{error}");
-            }
-            tracing::error!("nothing was changed: a file that the configuration names has errors");
-            return "a reload changed nothing: a file has errors".to_owned();
-        }
         if let Err(errors) = plane::check_files(&config) {
             errors.iter().for_each(|error| tracing::error!("{error}"));
             tracing::error!("nothing was changed: some files cannot be used");

@@ -174,9 +174,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Explain { what: Explain::Publish(e) }) => explain(cli.options, *e),
         Some(Command::Explain { what: Explain::Subscribe(e) }) => explain(cli.options, *e),
         Some(Command::Profile(o)) => observe(cli.options, *o, observe::profile),
-        Some(Command::User(user)) => users::run(&user),
+        Some(Command::User(user)) => ended(users::run(&user)),
         Some(Command::Ban { options, what }) => match cli.options.then(options).sources().load() {
-            Ok(config) => bans::run(&config, &what),
+            Ok(config) => ended(bans::run(&config, &what)),
             Err(errors) => wrong(&errors),
         },
         Some(Command::Home { options, client_ids }) => {
@@ -213,11 +213,8 @@ fn explain<T: Args + explain::Ask>(before: Options, e: Explaining<T>) -> ExitCod
 fn check_config(sources: &Sources) -> ExitCode {
     match sources.load() {
         Ok(config) => {
-            if let Err(errors) = config.authentication.check_files() {
-                return wrong(&errors);
-            }
             if let Err(errors) = plane::check_files(&config) {
-                errors.iter().for_each(|error| eprintln!("error: {error}"));
+                tell(&errors);
                 return ExitCode::from(EXIT_USAGE);
             }
             // A reader that has seen enough is no failure.
@@ -261,6 +258,21 @@ fn serve(sources: Sources) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The end of a command that changes a file.
+fn ended(result: Result<(), Vec<String>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => {
+            tell(&errors);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(errors: &[String]) {
+    errors.iter().for_each(|error| eprintln!("error: {error}"));
 }
 
 fn wrong(errors: &ConfigErrors) -> ExitCode {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use ringmain_auth::commands::{self, Secrets};
@@ -138,17 +137,11 @@ impl SecretOptions {
 }
 
 /// Does what the command line says.
-pub(crate) fn run(command: &User) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match perform(command, &mut out) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(errors) => {
-            for error in errors {
-                eprintln!("error: {error}");
-            }
-            ExitCode::FAILURE
-        }
-    }
+///
+/// # Errors
+/// All that is wrong; the file is as it was.
+pub(crate) fn run(command: &User) -> Result<(), Vec<String>> {
+    perform(command, &mut std::io::stdout().lock())
 }
 
 fn perform(command: &User, out: &mut dyn Write) -> Result<(), Vec<String>> {

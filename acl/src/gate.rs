@@ -298,7 +298,7 @@ impl Gate {
         let policy = &self.policy;
         let own_open = own.as_ref().map_or(ActionSet::NONE, |own| own.open(policy));
         let filled_open = policy.open(filled.iter().map(|(id, _)| *id));
-        let open = policy.common.open.and(index.open).and(filled_open).and(own_open);
+        let open = policy.common.open.union(index.open).union(filled_open).union(own_open);
         Arc::new(View { id, epoch, superuser, is_cached, open, index, filled, own })
     }
 

@@ -29,6 +29,7 @@
 
 mod bans;
 mod cache;
+mod certificate;
 mod explain;
 mod gate;
 mod hash;
@@ -46,6 +47,7 @@ pub use bans::{
     BAN_COLUMNS, BAN_PATTERNS_MAX, BAN_TEXT_BYTES_MAX, BANS_MAX, Ban, BanKind, BanTable, until,
 };
 pub use cache::CACHE_PLACES;
+pub use certificate::ClientCertificate;
 pub use explain::{By, Explanation, Keeping, Passed};
 pub use gate::{CacheStats, ClientPolicy, Decision, Gate};
 pub use policy::{ClientRulesOrder, Policy, Settings};

@@ -107,7 +107,7 @@ pub struct ClientRule {
 }
 
 /// Rules of one client, filled in for it, in their order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClientRules {
     pub(crate) rules: Vec<(Effect, ActionSet, Topic)>,
     pub(crate) no_match: NoMatch,
@@ -154,6 +154,20 @@ impl ClientRules {
         };
         let rules = rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
         Ok(Self { rules, no_match })
+    }
+
+    /// Adds rules that are asked behind these, and what they say when none matches.
+    ///
+    /// # Errors
+    /// They are too many together; these are as they were.
+    pub fn append(&mut self, behind: Self) -> Result<(), ClientRulesError> {
+        let count = self.rules.len() + behind.rules.len();
+        if count > CLIENT_RULES_MAX {
+            return Err(ClientRulesError::TooMany(count));
+        }
+        self.rules.extend(behind.rules);
+        self.no_match = behind.no_match;
+        Ok(())
     }
 }
 

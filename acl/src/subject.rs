@@ -119,8 +119,8 @@ impl ActionSet {
         Self(indices.fold(0, |bits, index| bits | 1 << index))
     }
 
-    /// Those of both.
-    pub(crate) const fn and(self, other: Self) -> Self {
+    /// Those of either.
+    pub(crate) const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 

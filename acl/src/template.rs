@@ -10,7 +10,7 @@ use crate::subject::{Effect, Subject};
 pub(crate) const LEVELS_MAX: u16 = 128;
 
 /// A topic as a rule has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Topic {
     /// As written, without `eq`.
     pub(crate) text: String,

@@ -301,6 +301,12 @@ fn rules_of_a_client_that_cannot_be_used_are_refused() {
     );
     let many = vec![own(true, Verb::All, "a"); 257];
     assert_eq!(ClientRules::new(&many, NoMatch::Next).unwrap_err(), ClientRulesError::TooMany(257));
+    let most = ClientRules::new(&many[1..], NoMatch::Next).unwrap();
+    let mut first = ClientRules::new(&many[..1], NoMatch::Next).unwrap();
+    assert_eq!(first.append(most.clone()), Err(ClientRulesError::TooMany(257)), "together");
+    assert_eq!(first, ClientRules::new(&many[..1], NoMatch::Next).unwrap());
+    first.append(ClientRules::new(&many[..2], NoMatch::Deny).unwrap()).unwrap();
+    assert_eq!(first, ClientRules::new(&many[..3], NoMatch::Deny).unwrap());
 }
 
 #[test]

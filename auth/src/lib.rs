@@ -36,10 +36,7 @@ mod verdict;
 #[cfg(test)]
 mod fixture;
 
-pub use request::{PeerCertificate, Phase, Request};
+pub use request::{Phase, Request};
 pub use service::{Answers, Clock, Handle, Service, Stats, system_clock};
 pub use sources::scram::Exchange;
-pub use verdict::{
-    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Action, Answer, ClientRule, Denial, Identity, RULES_MAX,
-    Verdict,
-};
+pub use verdict::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Answer, Denial, Identity, Verdict};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ringmain_acl::ClientCertificate;
 use ringmain_mqtt::Version;
 
 use crate::sources::scram::Exchange;
@@ -28,7 +29,7 @@ pub struct Request {
     /// Password of CONNECT.
     pub password: Option<Box<[u8]>>,
     /// Certificate of the peer, when its listener asked for one and has verified it.
-    pub certificate: Option<Arc<PeerCertificate>>,
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Authentication Method (0x15) of CONNECT; AUTH must name the same.
     pub method: Option<Box<str>>,
     /// Authentication Data (0x16) of this packet.
@@ -49,27 +50,6 @@ pub enum Phase {
         /// The user name that the connection has: it stays the same, or the answer is 0x87.
         username: Option<Box<str>>,
     },
-}
-
-/// What the transport found in a verified client certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerCertificate {
-    /// Common Name of the subject.
-    pub common_name: Option<Box<str>>,
-    /// Distinguished name of the subject, as RFC 4514 writes it.
-    pub subject: Box<str>,
-    /// Subject alternative names: DNS.
-    pub dns_names: Vec<Box<str>>,
-    /// Subject alternative names: URI.
-    pub uris: Vec<Box<str>>,
-    /// Subject alternative names: e-mail address.
-    pub emails: Vec<Box<str>>,
-    /// Serial number, in lower case hexadecimal without separators.
-    pub serial: Box<str>,
-    /// SHA-256 of the DER form, in lower case hexadecimal.
-    pub fingerprint: Box<str>,
-    /// The certificate itself.
-    pub der: Box<[u8]>,
 }
 
 impl Request {

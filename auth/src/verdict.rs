@@ -1,6 +1,7 @@
 //! What the service answers, as plain data.
 
-use ringmain_mqtt::{QoS, ReasonCode};
+use ringmain_acl::ClientRules;
+use ringmain_mqtt::ReasonCode;
 
 use crate::sources::scram::Exchange;
 
@@ -8,8 +9,6 @@ use crate::sources::scram::Exchange;
 pub const ATTRIBUTES_MAX: usize = 32;
 /// Longest name or value of an attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
-/// Most rules that a token brings: each publish of its client looks at all of them.
-pub const RULES_MAX: usize = 256;
 
 /// The verdict on a [`Request`](crate::Request).
 #[derive(Clone, Debug)]
@@ -66,7 +65,7 @@ impl Denial {
 }
 
 /// Who a client is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
     /// User name to go on with; `None` is an anonymous client.
     pub username: Option<Box<str>>,
@@ -78,8 +77,8 @@ pub struct Identity {
     pub attributes: Vec<(Box<str>, Box<str>)>,
     /// Unix seconds at which the connection ends with 0x87 (a token's `exp`).
     pub expires_at: Option<u64>,
-    /// Rules that hold for this client before all others, at most [`RULES_MAX`].
-    pub rules: Vec<ClientRule>,
+    /// Rules for this client alone.
+    pub rules: Option<ClientRules>,
     /// Authentication Data for CONNACK or AUTH with reason 0x00: the server's last word of SCRAM.
     pub data: Option<Box<[u8]>>,
     /// Name of the authenticator that said so; empty if none did.
@@ -115,32 +114,4 @@ impl Identity {
         let at = self.attributes.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         self.attributes.get(at).map(|(_, value)| &**value)
     }
-}
-
-/// What a client does with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// PUBLISH.
-    Publish,
-    /// SUBSCRIBE.
-    Subscribe,
-    /// Both.
-    All,
-}
-
-/// One rule of a token's `acl` claim; the first that fits decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientRule {
-    /// Whether it allows or denies.
-    pub allow: bool,
-    /// What it is about.
-    pub action: Action,
-    /// Topic filter, without `eq `; placeholders are for who applies the rule.
-    pub filter: Box<str>,
-    /// Whether the topic must be the filter, letter by letter (`eq `).
-    pub eq: bool,
-    /// Only these qualities of service; empty: all.
-    pub qos: Vec<QoS>,
-    /// Only publishes with this retain flag; `None`: both.
-    pub retain: Option<bool>,
 }

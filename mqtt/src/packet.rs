@@ -53,6 +53,24 @@ pub struct Connect<'a> {
     pub props: ConnectProps<'a>,
 }
 
+impl<'a> Connect<'a> {
+    /// One that says nothing but who: a clean start, and no keep-alive, credentials, will or properties.
+    #[must_use]
+    pub fn new(version: Version, client_id: &'a str) -> Self {
+        Self {
+            version,
+            bridge: false,
+            clean_start: true,
+            keep_alive_s: 0,
+            client_id,
+            username: None,
+            password: None,
+            will: None,
+            props: ConnectProps::default(),
+        }
+    }
+}
+
 /// Limits on client identifiers, from a listener's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientIdRules {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 use reactor_common::*;
-use ringmain_mqtt::{Connect, ConnectProps, ReasonCode, Version};
+use ringmain_mqtt::{Connect, ReasonCode, Version};
 use ringmain_shards::engine::Shard;
 use ringmain_shards::engine::auth::{AuthRequest, AuthVerdict, Authenticator};
 use ringmain_shards::engine::config::EngineConfig;
@@ -49,19 +49,8 @@ fn node(shards: usize, room: usize) -> (Node, Arc<Desk>) {
 }
 
 fn dial(node: &Node, client_id: &str) -> TcpStream {
-    let c = Connect {
-        version: Version::V5,
-        bridge: false,
-        clean_start: true,
-        keep_alive_s: 0,
-        client_id,
-        username: None,
-        password: None,
-        will: None,
-        props: ConnectProps::default(),
-    };
     let mut bytes = Vec::new();
-    c.encode(&mut bytes);
+    Connect::new(Version::V5, client_id).encode(&mut bytes);
     let mut stream = connect(node);
     stream.write_all(&bytes).expect("sends");
     stream

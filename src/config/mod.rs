@@ -7,6 +7,7 @@
 
 mod authentication;
 mod authorization;
+mod duration;
 mod error;
 mod field;
 mod live;
@@ -20,6 +21,7 @@ mod show;
 
 pub use authentication::Authentication;
 pub use authorization::RuleFiles;
+pub(crate) use duration::duration_ms;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use field::{Bounds, Field, Kind, Problem};
 pub use live::{KeyChange, KeyNeedsRestart, LiveChanges};

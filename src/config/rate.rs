@@ -2,6 +2,7 @@
 
 use ringmain_shards::engine::rates::Rate;
 
+use super::duration::duration_ms;
 use super::field::{Bounds, Field, Kind, Problem};
 use super::raw::{Raw, RawValue, quote};
 
@@ -43,7 +44,7 @@ fn parse(text: &str) -> Result<Rate, String> {
     let Some((count, per)) = rate.split_once('/') else {
         return Err(format!("the rate {} does not say in what time", quote(text)));
     };
-    let (count, per_ms) = (number(count)?, duration_ms(per)?);
+    let (count, per_ms) = (number(count)?, per_ms(per)?);
     let burst = burst.map_or(Ok(count), number)?;
     if count == 0 || burst == 0 {
         return Err(format!("the rate {} would let nothing pass", quote(text)));
@@ -70,20 +71,14 @@ fn number(text: &str) -> Result<u64, String> {
     n.ok_or_else(|| format!("{} is above {COUNT_MAX}", quote(text)))
 }
 
-fn duration_ms(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => PER_MS_MAX,
-        _ => return Err(format!("{} is no time: ms, s, m, h and d are known", quote(text))),
-    };
-    let n = if number.is_empty() { Some(1) } else { number.parse::<u64>().ok() };
-    let ms = n.and_then(|n| n.checked_mul(factor)).filter(|ms| (1..=PER_MS_MAX).contains(ms));
-    ms.ok_or_else(|| format!("the time {} is not between 1ms and 1d", quote(text)))
+/// The time that a rate is for; without a number, one of the unit.
+fn per_ms(text: &str) -> Result<u64, String> {
+    let is_unit = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let ms = duration_ms(&format!("{}{text}", if is_unit { "1" } else { "" }))?;
+    if !(1..=PER_MS_MAX).contains(&ms) {
+        return Err(format!("the time {} is not between 1ms and 1d", quote(text)));
+    }
+    Ok(ms)
 }
 
 #[cfg(test)]

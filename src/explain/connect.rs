@@ -2,7 +2,7 @@
 
 use clap::Args;
 use ringmain_acl::Action;
-use ringmain_mqtt::{ClientIdRules, ConnectProps, QoS, ReasonCode, Version};
+use ringmain_mqtt::{ClientIdRules, QoS, ReasonCode, Version};
 
 use super::topic::{level, publish_limits};
 use super::who::Who;
@@ -103,15 +103,9 @@ impl Connect {
             _ => Version::V5,
         };
         let connect = ringmain_mqtt::Connect {
-            version,
-            bridge: false,
             clean_start: !self.persistent,
-            keep_alive_s: 0,
-            client_id: &dry.client.client_id,
             username: dry.client.username.as_deref(),
-            password: None,
-            will: None,
-            props: ConnectProps::default(),
+            ..ringmain_mqtt::Connect::new(version, &dry.client.client_id)
         };
         match connect.check_client_id(&rules) {
             Ok(()) if dry.client.client_id.is_empty() => Ok("the broker makes one".to_owned()),

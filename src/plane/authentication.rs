@@ -2,13 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ringmain_acl::{ClientRule, ClientRules, NoMatch, QosSet, Verb};
 use ringmain_auth as auth;
 use ringmain_shards::engine::auth::{
     AuthPhase, AuthRequest, AuthVerdict, Authenticator, Exchange, Identity,
 };
 use ringmain_shards::engine::ids::ConnId;
-use ringmain_shards::engine::introduction::ClientCertificate;
 use ringmain_shards::reactor::ShardHandle;
 
 use crate::config::Config;
@@ -138,46 +136,16 @@ fn request_of(request: AuthRequest) -> Option<auth::Request> {
         client_id,
         username,
         password,
-        certificate: certificate.map(|certificate| Arc::new(certificate_of(&certificate))),
+        certificate,
         method,
         data,
         phase,
     })
 }
 
-fn certificate_of(certificate: &ClientCertificate) -> auth::PeerCertificate {
-    let ClientCertificate {
-        common_name,
-        subject,
-        dns_names,
-        uris,
-        emails,
-        serial,
-        fingerprint,
-        der,
-    } = certificate.clone();
-    auth::PeerCertificate {
-        common_name,
-        subject,
-        dns_names,
-        uris,
-        emails,
-        serial,
-        fingerprint,
-        der,
-    }
-}
-
 fn verdict_of(verdict: auth::Verdict) -> AuthVerdict {
     match verdict {
-        auth::Verdict::Allow(identity) => match identity_of(*identity) {
-            Ok(identity) => AuthVerdict::Allow(Box::new(identity)),
-            Err(why) => {
-                // Not let in with the others of its rules: one that denies would be missing.
-                tracing::warn!("a client was refused for the rules that its token brings: {why}");
-                AuthVerdict::Deny(ringmain_mqtt::ReasonCode::NOT_AUTHORIZED)
-            }
-        },
+        auth::Verdict::Allow(identity) => AuthVerdict::Allow(Box::new(identity_of(*identity))),
         auth::Verdict::Deny(denial) => AuthVerdict::Deny(denial.reason),
         auth::Verdict::Challenge { data, exchange } => {
             AuthVerdict::Challenge { data, exchange: Exchange(Arc::new(*exchange)) }
@@ -186,7 +154,7 @@ fn verdict_of(verdict: auth::Verdict) -> AuthVerdict {
     }
 }
 
-fn identity_of(identity: auth::Identity) -> Result<Identity, String> {
+fn identity_of(identity: auth::Identity) -> Identity {
     let auth::Identity {
         username,
         client_id,
@@ -197,38 +165,7 @@ fn identity_of(identity: auth::Identity) -> Result<Identity, String> {
         data,
         authenticator: _,
     } = identity;
-    let rules = if rules.is_empty() {
-        None
-    } else {
-        let rules: Vec<ClientRule> = rules.into_iter().map(rule_of).collect();
-        // What they do not name is for the rules of the node to decide.
-        Some(ClientRules::new(&rules, NoMatch::Next).map_err(|error| error.to_string())?)
-    };
-    Ok(Identity {
-        username,
-        client_id,
-        superuser,
-        attributes,
-        expires_at_s: expires_at,
-        rules,
-        data,
-    })
-}
-
-fn rule_of(rule: auth::ClientRule) -> ClientRule {
-    let auth::ClientRule { allow, action, filter, eq, qos, retain } = rule;
-    ClientRule {
-        allow,
-        action: match action {
-            auth::Action::Publish => Verb::Publish,
-            auth::Action::Subscribe => Verb::Subscribe,
-            auth::Action::All => Verb::All,
-        },
-        topic: filter.into(),
-        eq,
-        qos: (!qos.is_empty()).then(|| qos.into_iter().fold(QosSet::NONE, QosSet::with)),
-        retain,
-    }
+    Identity { username, client_id, superuser, attributes, expires_at_s: expires_at, rules, data }
 }
 
 #[cfg(test)]
@@ -241,24 +178,5 @@ mod tests {
         let token = token(255, conn);
         assert_eq!((token >> 64) as u16, 255);
         assert_eq!(((token >> 32) as u32, token as u32), (conn.index, conn.generation));
-    }
-
-    // AU09
-    #[test]
-    fn rules_of_a_token_that_cannot_be_kept_whole_refuse_its_client() {
-        let rule = |filter: &str| auth::ClientRule {
-            allow: false,
-            action: auth::Action::All,
-            filter: filter.into(),
-            eq: false,
-            qos: vec![ringmain_mqtt::QoS::AtMostOnce],
-            retain: None,
-        };
-        let identity = |filter| {
-            let rules = vec![rule("a/#"), rule(filter)];
-            auth::Verdict::Allow(Box::new(auth::Identity { rules, ..auth::Identity::default() }))
-        };
-        assert!(matches!(verdict_of(identity("b")), AuthVerdict::Allow(i) if i.rules.is_some()));
-        assert!(matches!(verdict_of(identity("b/#/c")), AuthVerdict::Deny(_)));
     }
 }

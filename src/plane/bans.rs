@@ -1,18 +1,16 @@
 //! The file of bans, read whenever it has changed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ringmain_acl::BanTable;
 
+use super::stamp::{Stamp, stamp};
 use crate::bans;
 
 /// Time between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// What tells two states of a file apart.
-type Stamp = Option<(SystemTime, u64)>;
 
 /// Lives on: the watcher's thread.
 pub(super) struct BanFile {
@@ -55,9 +53,4 @@ impl BanFile {
             }
         }
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.len()))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ringmain_acl::Policy;
 use ringmain_mqtt::QoS;
 use ringmain_shards::engine::config as engine;
-use ringmain_shards::engine::rates::Rates;
+use ringmain_shards::engine::rates::{Rate, Rates};
 use ringmain_shards::observe::{Delay, Stage};
 use ringmain_shards::reactor;
 
@@ -147,13 +147,7 @@ fn limit_config(l: &config::Limits) -> engine::LimitConfig {
     engine::LimitConfig {
         max_connections: *max_connections,
         max_connection_rate_per_s: *max_connection_rate_per_s,
-        rates: Rates {
-            messages: *message_rate,
-            bytes: *byte_rate,
-            subscribes: *subscribe_rate,
-            deliveries: *delivery_rate,
-            delivery_bytes: *delivery_byte_rate,
-        },
+        rates: rates([message_rate, byte_rate, subscribe_rate, delivery_rate, delivery_byte_rate]),
         max_handshakes_per_shard: *max_handshakes_per_shard,
         max_sessions: *max_sessions,
         max_routes: *max_routes,
@@ -184,6 +178,17 @@ fn overload_config(o: &config::Overload) -> engine::OverloadConfig {
         lag_drop_qos0_ms: *lag_drop_qos0_ms,
         lag_pause_ms: *lag_pause_ms,
         recovery_ms: *recovery_ms,
+    }
+}
+
+/// Of the five keys that sections with rates have, in the order of their declaration.
+fn rates([messages, bytes, subscribes, deliveries, delivery_bytes]: [&Rate; 5]) -> Rates {
+    Rates {
+        messages: *messages,
+        bytes: *bytes,
+        subscribes: *subscribes,
+        deliveries: *deliveries,
+        delivery_bytes: *delivery_bytes,
     }
 }
 
@@ -256,13 +261,7 @@ fn listener(l: &config::Listener, authenticate: bool) -> engine::ListenerConfig 
             config::ConnectionRateMode::Wait => engine::RateMode::Wait,
             config::ConnectionRateMode::Reset => engine::RateMode::Reset,
         },
-        rates: Rates {
-            messages: *message_rate,
-            bytes: *byte_rate,
-            subscribes: *subscribe_rate,
-            deliveries: *delivery_rate,
-            delivery_bytes: *delivery_byte_rate,
-        },
+        rates: rates([message_rate, byte_rate, subscribe_rate, delivery_rate, delivery_byte_rate]),
         max_connections_per_ip: *max_connections_per_ip,
         max_connection_rate_per_ip_per_s: *max_connection_rate_per_ip_per_s,
         authenticate,
@@ -379,13 +378,7 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         await_rel_timeout_s: *await_rel_timeout_s,
         retry_interval_s: *retry_interval_s,
         max_subscriptions: *max_subscriptions,
-        rates: Rates {
-            messages: *message_rate,
-            bytes: *byte_rate,
-            subscribes: *subscribe_rate,
-            deliveries: *delivery_rate,
-            delivery_bytes: *delivery_byte_rate,
-        },
+        rates: rates([message_rate, byte_rate, subscribe_rate, delivery_rate, delivery_byte_rate]),
         rate_action: match rate_action {
             config::RateAction::Pause => engine::RateAction::Pause,
             config::RateAction::Refuse => engine::RateAction::Refuse,

@@ -12,6 +12,7 @@ mod observer;
 mod owners;
 mod refusal;
 mod shards;
+mod stamp;
 mod transports;
 mod watchdog;
 
@@ -67,12 +68,14 @@ pub trait DataPlane {
     fn shut_down(&mut self, grace: Duration);
 }
 
-/// Whether the files that a configuration names can be used: certificates, and bans.
+/// Whether the files that a configuration names can be used: those of authenticators, certificates, and bans.
 ///
 /// # Errors
 /// All that is wrong with them, a sentence each.
 pub fn check_files(config: &Config) -> Result<(), Vec<String>> {
-    let mut errors = transports::check(config).err().unwrap_or_default();
+    let wrong = config.authentication.check_files().err().map(|errors| errors.0);
+    let mut errors: Vec<String> = wrong.iter().flatten().map(ToString::to_string).collect();
+    errors.extend(transports::check(config).err().into_iter().flatten());
     errors.extend(crate::bans::read(&crate::bans::place(config)).err().into_iter().flatten());
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

@@ -56,7 +56,9 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
         move |shard: ShardId| {
             let (cfg, node) = (Arc::clone(&engine), Arc::clone(&shared));
             let now = Now { mono_ns: 0, unix_ms: unix_ms as u64 };
-            Shard::new(shard, cfg, node, fastrand::u64(..), now)
+            let mut shard = Shard::new(shard, cfg, node, fastrand::u64(..), now);
+            shard.set_bans(Arc::clone(&banned));
+            shard
         }
     };
     let node = reactor::run(&node_cfg, factory).map_err(|e| refusal::explained(&e, shards))?;
@@ -90,9 +92,6 @@ pub fn start(config: Arc<Config>, notifier: Notifier) -> Result<Box<dyn DataPlan
     let (to_transports, transport_orders) = flume::bounded(transports::ORDERS);
     let switch = node.layers_switch();
     spawn("ringmain-tls", move || transports.run(switch, transport_orders))?;
-    for handle in node.handles() {
-        handle.send(Control::Bans(Arc::clone(&banned))).map_err(|e| e.to_string())?;
-    }
     let watcher = Watcher {
         node,
         answers,

@@ -1,7 +1,6 @@
 //! What lies between the sockets of listeners and MQTT: certificates from their files, at the start, when files
 //! change, and when the configuration does.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +11,7 @@ use ringmain_transport::proxy::Trusted;
 use ringmain_transport::tls::{self, TICKET_KEY_ROTATION_S, TlsContext, load};
 use ringmain_transport::ws::WsConfig;
 
+use super::stamp::{Stamp, stamp};
 use crate::config::{self, Config, Listener, nearest_of};
 
 /// Files are looked at so often: with two looks that must agree, a new certificate is in use within a second (T07).
@@ -55,9 +55,6 @@ struct Transport {
     seen: Vec<Stamp>,
     rotated: Instant,
 }
-
-/// Time of change (s, ns), length, inode; `None` for a file that is not there.
-type Stamp = Option<(i64, i64, u64, u64)>;
 
 impl Transports {
     /// Loads what the listeners need.
@@ -325,10 +322,6 @@ fn files(l: &Listener) -> Vec<(&'static str, PathBuf)> {
 }
 
 fn stamps(l: &Listener) -> Vec<Stamp> {
-    let stamp = |path: &Path| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
-    };
     files(l).iter().map(|(_, file)| stamp(file)).collect()
 }
 

@@ -193,8 +193,9 @@ fn messages_that_came_while_the_shard_was_busy_elsewhere_are_told_to_have_arrive
     (0..20).for_each(|_| subscriber.next(|p| matches!(p, Packet::Publish(_)).then_some(())));
     let answer = broker.json("explain-slow", &[]);
     // The delay is before the system call that starts sends: so those take as long.
-    let late = answer["slowest"][0]["stages_ns"]["arrival"].as_u64();
-    assert!(late > Some(50_000_000), "{answer}");
+    let slowest = answer["slowest"].as_array().expect("a list");
+    let is_late = |m: &Value| m["stages_ns"]["arrival"].as_u64() > Some(50_000_000);
+    assert!(slowest.iter().any(is_late), "{answer}");
 }
 
 #[test]

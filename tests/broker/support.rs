@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use ringmain_mqtt::{
-    Connect, ConnectProps, Forward, Packet, PacketId, PublishOut, QoS, ReasonCode, Role, Rules,
-    SubscribeOptions, Version, decode, encode, header,
+    Connect, Forward, Packet, PacketId, PublishOut, QoS, ReasonCode, Role, Rules, SubscribeOptions,
+    Version, decode, encode, header,
 };
 use serde_json::Value;
 
@@ -212,17 +212,7 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
 
 /// A CONNECT with a clean start and nothing else.
 pub(crate) fn connect(version: Version, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        bridge: false,
-        clean_start: true,
-        keep_alive_s: 0,
-        client_id,
-        username: None,
-        password: None,
-        will: None,
-        props: ConnectProps::default(),
-    }
+    Connect::new(version, client_id)
 }
 
 /// A connection that waits for what it is told.

@@ -14,8 +14,8 @@ use ringmain_load::cost::Sample;
 use ringmain_load::report::Report;
 use ringmain_load::run;
 use ringmain_mqtt::{
-    Connect, ConnectProps, Forward, Packet, PacketId, PublishOut, QoS, Role, Rules,
-    SubscribeOptions, Version, decode, encode, header,
+    Connect, Forward, Packet, PacketId, PublishOut, QoS, Role, Rules, SubscribeOptions, Version,
+    decode, encode, header,
 };
 
 /// The broker may take this long until it accepts connections.
@@ -279,18 +279,8 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(15)))?;
         let mut client = Self { stream, bytes: Vec::new() };
         let mut out = Vec::new();
-        Connect {
-            version: Version::V311,
-            bridge: false,
-            clean_start: true,
-            keep_alive_s: 60,
-            client_id: "limits-question",
-            username: None,
-            password: None,
-            will: None,
-            props: ConnectProps::default(),
-        }
-        .encode(&mut out);
+        Connect { keep_alive_s: 60, ..Connect::new(Version::V311, "limits-question") }
+            .encode(&mut out);
         client.stream.write_all(&out)?;
         client.next(|packet| matches!(packet, Packet::ConnAck(_)).then_some(()))?;
         Ok(client)

@@ -13,7 +13,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("ringmain-mqtt", &[]),
     ("ringmain-acl", &["ringmain-mqtt"]),
     ("ringmain-kernel-params", &[]),
-    ("ringmain-auth", &["ringmain-mqtt"]),
+    ("ringmain-auth", &["ringmain-acl", "ringmain-mqtt"]),
     ("ringmain-shards", &["ringmain-acl", "ringmain-mqtt", "ringmain-transport"]),
     ("ringmain-transport", &[]),
     ("ringmain-control", &["ringmain-kernel-params", "ringmain-shards"]),

@@ -189,11 +189,11 @@ fn add(so_far: &mut Identity, more: Identity) -> Result<(), String> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    so_far.rules.extend(more.rules);
-    so_far.data = more.data.or(so_far.data.take());
-    if so_far.rules.len() > crate::RULES_MAX {
-        return Err(format!("there are more than {} rules", crate::RULES_MAX));
+    match (&mut so_far.rules, more.rules) {
+        (Some(rules), Some(more)) => rules.append(more).map_err(|error| error.to_string())?,
+        (none, more) => *none = none.take().or(more),
     }
+    so_far.data = more.data.or(so_far.data.take());
     more.attributes.iter().try_for_each(|(name, value)| so_far.set_attribute(name, value))
 }
 

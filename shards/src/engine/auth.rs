@@ -8,11 +8,10 @@ use core::fmt;
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use ringmain_acl::ClientRules;
+use ringmain_acl::{ClientCertificate, ClientRules};
 use ringmain_mqtt::{ReasonCode, Version};
 
 use super::ids::{ConnId, ShardId};
-use super::introduction::ClientCertificate;
 
 /// Requests of one shard that are not answered yet. Beyond it clients are told that the server is busy. Whoever
 /// answers keeps room for as many answers, so that none is lost.

@@ -99,10 +99,13 @@ impl Shard {
             .core
             .check_bans(ci, client_id, c.username)
             .and_then(|()| self.check_connect(listener, c, client_id, true, cfg.mqtt_of(listener)));
-        let refused = checked.err().or_else(|| self.core.too_many_open());
-        if let Some(refused) = refused {
+        if let Err(refused) = checked {
             self.core.count_connect();
             self.core.refuse_connect(ci, refused, fx);
+            return Flow::Stop;
+        }
+        if self.core.auth_open >= AUTH_OPEN_MAX {
+            self.core.turn_away(ci, ReasonCode::SERVER_BUSY, fx);
             return Flow::Stop;
         }
         let Some(conn) = self.core.conns.get_mut(ci) else { return Flow::Stop };
@@ -262,7 +265,7 @@ impl Shard {
         if !is_live {
             conn.flags |= flag::AUTH_WAITS;
         }
-        if self.core.too_many_open().is_some() {
+        if self.core.auth_open >= AUTH_OPEN_MAX {
             return self.core.turn_away(ci, ReasonCode::SERVER_BUSY, fx);
         }
         let mut request = self.core.request(id, phase);
@@ -299,12 +302,6 @@ impl Core {
     /// Whether clients of a listener are let in only after a verdict.
     pub(crate) fn asks(&self, listener: u16) -> bool {
         self.cfg.listeners.get(usize::from(listener)).is_some_and(|l| l.authenticate)
-    }
-
-    fn too_many_open(&self) -> Option<Refused> {
-        let text = "the broker has too many clients to authenticate";
-        let refused = Refused { reason: ReasonCode::SERVER_BUSY, text };
-        (self.auth_open >= AUTH_OPEN_MAX).then_some(refused)
     }
 
     fn ask(&mut self, request: AuthRequest, fx: &mut Effects) {

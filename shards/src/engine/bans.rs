@@ -16,11 +16,15 @@ use super::shard::Shard;
 
 /// Clients whose ends are counted; 32 bytes each. When there are more in a window, the new ones are not.
 const COUNTED_MAX: usize = 1 << 16;
+/// Time between two searches for clients that need not be counted any more, when all places are taken.
+const LOOK_EVERY_MS: u64 = 1000;
 
 /// Clients that went lately, and how often. Lives on: each shard, for the clients whose home it is.
 #[derive(Debug, Default)]
 pub(crate) struct Flapping {
     by_client: HashMap<u64, Ends>,
+    /// It was full, and is not looked through again before then, ms: that takes as long as some thousand packets.
+    full_until_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +42,12 @@ impl Flapping {
         let window_ms = u64::from(cfg.window_s) * 1000;
         let is_over = |e: &Ends| now_ms >= e.banned_until_ms && now_ms - e.since_ms > window_ms;
         if self.by_client.len() >= COUNTED_MAX && !self.by_client.contains_key(&client_hash) {
+            if now_ms < self.full_until_ms {
+                return false;
+            }
             self.by_client.retain(|_, ends| !is_over(ends));
             if self.by_client.len() >= COUNTED_MAX {
+                self.full_until_ms = now_ms + LOOK_EVERY_MS;
                 return false;
             }
         }
@@ -113,6 +121,11 @@ impl Core {
 }
 
 impl Shard {
+    /// Who is banned from the start; later ones come with [`Control::Bans`](crate::boundary::Control::Bans).
+    pub fn set_bans(&mut self, bans: Arc<BanTable>) {
+        self.core.set_bans(bans);
+    }
+
     /// Disconnects a live client if it is banned; whether it was.
     pub(crate) fn end_if_banned(&mut self, ci: u32, fx: &mut Effects) -> bool {
         let core = &mut self.core;
@@ -167,5 +180,18 @@ mod tests {
         assert!(flapping.by_client.len() <= COUNTED_MAX);
         let late = 1_000_000;
         assert!([1, 2, 3].map(|n| flapping.ended(u64::MAX, late + n, &CFG))[2]);
+    }
+
+    #[test]
+    fn when_all_places_are_taken_they_are_not_searched_for_each_end() {
+        let mut flapping = Flapping::default();
+        let full = COUNTED_MAX as u64;
+        assert!((0..full).all(|client| !flapping.ended(client, 0, &CFG)));
+        let over = 60_001;
+        assert!(!flapping.ended(full, over - 500, &CFG), "nobody's time is over");
+        assert!(!flapping.ended(full, over, &CFG));
+        assert_eq!(flapping.by_client.len(), COUNTED_MAX, "not searched again so soon");
+        flapping.ended(full, over + 500, &CFG);
+        assert_eq!(flapping.by_client.len(), 1);
     }
 }

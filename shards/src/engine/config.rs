@@ -498,8 +498,8 @@ impl Default for EngineConfig {
                 v4_dots: false,
                 faq_singular: false,
             },
-            // No rules: everybody may do everything.
             flapping: FlappingConfig::default(),
+            // No rules: everybody may do everything.
             policy: Policy::compile(0, Vec::new(), Settings::new(Effect::Allow)),
             decisions_kept: CACHE_PLACES,
         }

@@ -320,6 +320,11 @@ impl ConnTable {
         self.get_mut(id.index).filter(|c| c.generation == id.generation)
     }
 
+    /// Whether it is there, and the id is not stale.
+    pub(crate) fn contains(&self, id: ConnId) -> bool {
+        self.get(id.index).is_some_and(|c| c.generation == id.generation)
+    }
+
     pub(crate) fn id(&self, ix: u32) -> ConnId {
         ConnId { index: ix, generation: self.get(ix).map_or(0, |c| c.generation) }
     }

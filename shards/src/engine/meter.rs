@@ -6,15 +6,18 @@ use std::collections::BinaryHeap;
 use ringmain_mqtt::{Header, PacketType, ReasonCode};
 
 use super::config::RateAction;
-use super::conn::{State, flag};
+use super::conn::{ConnTable, State, flag};
 use super::core::Core;
 use super::effects::{CloseHow, Effects};
 use super::ids::ConnId;
 use super::rates::{Over, Spent};
 use super::shard::Shard;
 
-/// Connections that wait until a rate lets them go on. Lives on: each shard. At most two entries for a connection;
-/// those of one that is gone stay until they are due.
+/// Entries of connections that are gone stay until they are due, or until there are so many more than connections.
+const GONE_MAX: usize = 1024;
+
+/// Connections that wait until a rate lets them go on. Lives on: each shard. At most two entries for a connection, and
+/// twice that and [`GONE_MAX`] in all, 24 bytes each.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting(BinaryHeap<Reverse<(u64, ConnId, Direction)>>);
 
@@ -32,8 +35,12 @@ impl Waiting {
         self.0.peek().map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms)
     }
 
-    fn push(&mut self, due_ms: u64, conn: ConnId, direction: Direction) {
+    fn push(&mut self, due_ms: u64, conn: ConnId, direction: Direction, conns: &ConnTable) {
         self.0.push(Reverse((due_ms, conn, direction)));
+        // Those that are there have half as many at most: so this is not often, however many they are.
+        if self.0.len() > 4 * conns.len() + GONE_MAX {
+            self.0.retain(|Reverse((_, conn, _))| conns.contains(*conn));
+        }
     }
 
     fn pop_due(&mut self, now_ms: u64) -> Option<(ConnId, Direction)> {
@@ -64,31 +71,31 @@ impl Core {
         let Some(conn) = self.conns.get_mut(ci) else { return 0 };
         let listener = conn.listener;
         let own = self.cfg.mqtt_of(listener).rates;
-        let mut wait_ns = 0;
-        if own != super::rates::Rates::default() {
-            wait_ns = conn.meter().spend(&own, spent, now_ns, over);
-            if wait_ns > 0 && over == Over::Refuse {
-                return wait_ns;
-            }
-        }
-        let Some(theirs) = self.cfg.listeners.get(usize::from(listener)).map(|l| l.rates) else {
-            return wait_ns;
-        };
+        let theirs = self.cfg.listeners.get(usize::from(listener)).map(|l| l.rates);
         let meters = &self.node.meters;
-        let wait = meters.listener(listener).map_or(0, |m| m.spend(&theirs, spent, now_ns, over));
-        wait_ns = wait_ns.max(wait);
-        if wait > 0 && over == Over::Refuse {
-            conn.meter().give_back(&own, spent);
+        let shared = theirs.zip(meters.listener(listener));
+        // A connection without rates of its own has no meter.
+        let mut meter = own.limit_any().then(|| conn.meter());
+        let mut wait_ns = meter.as_mut().map_or(0, |m| m.spend(&own, spent, now_ns, over));
+        let refused = |wait_ns: u64| wait_ns > 0 && over == Over::Refuse;
+        if refused(wait_ns) {
             return wait_ns;
         }
-        let wait = meters.node.spend(&self.cfg.limits.rates, spent, now_ns, over);
-        if wait > 0 && over == Over::Refuse {
-            conn.meter().give_back(&own, spent);
-            if let Some(meter) = meters.listener(listener) {
-                meter.give_back(&theirs, spent);
+        wait_ns = wait_ns.max(shared.map_or(0, |(r, m)| m.spend(&r, spent, now_ns, over)));
+        if !refused(wait_ns) {
+            wait_ns = wait_ns.max(meters.node.spend(&self.cfg.limits.rates, spent, now_ns, over));
+            if refused(wait_ns)
+                && let Some((rates, m)) = shared
+            {
+                m.give_back(&rates, spent);
             }
         }
-        wait_ns.max(wait)
+        if refused(wait_ns)
+            && let Some(m) = meter
+        {
+            m.give_back(&own, spent);
+        }
+        wait_ns
     }
 
     /// A PUBLISH went to a client: if that was all for now, further ones stay in its queue.
@@ -105,7 +112,7 @@ impl Core {
         {
             conn.flags |= flag::METERED_OUT;
             self.counters.deliveries_delayed += 1;
-            self.waiting.push(due_ms, id, Direction::Out);
+            self.waiting.push(due_ms, id, Direction::Out, &self.conns);
         }
     }
 
@@ -149,7 +156,7 @@ impl Shard {
                 core.counters.rate_pauses += 1;
                 core.pause(id.index, flag::PAUSED_METER, fx);
                 let due_ms = core.now_ms + wait_ns.div_ceil(1_000_000);
-                core.waiting.push(due_ms, id, Direction::In);
+                core.waiting.push(due_ms, id, Direction::In, &core.conns);
                 true
             }
             RateAction::Refuse => {
@@ -186,5 +193,32 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::conn::Conn;
+    use crate::engine::ids::Peer;
+
+    #[test]
+    fn who_comes_and_goes_leaves_no_heap_behind() {
+        // L01: an hour's wait is not over when the connection is gone.
+        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), listener: 0 };
+        let mut conns = ConnTable::default();
+        let mut waiting = Waiting::default();
+        let stays = ConnId { index: 0, generation: 1 };
+        conns.insert(stays, Conn::new(stays, peer, 0));
+        waiting.push(7_200_000, stays, Direction::Out, &conns);
+        for generation in 1..100_000 {
+            let id = ConnId { index: 1, generation };
+            conns.insert(id, Conn::new(id, peer, 0));
+            waiting.push(3_600_000, id, Direction::In, &conns);
+            conns.remove(1);
+            assert!(waiting.0.len() <= 4 * 2 + GONE_MAX);
+        }
+        let found = std::iter::from_fn(|| waiting.pop_due(u64::MAX)).last();
+        assert_eq!(found, Some((stays, Direction::Out)), "who is there still waits");
     }
 }

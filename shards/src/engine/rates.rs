@@ -93,6 +93,12 @@ impl Rates {
         [self.messages, self.bytes, self.subscribes, self.deliveries, self.delivery_bytes]
     }
 
+    /// Whether anything has a limit.
+    #[must_use]
+    pub fn limit_any(&self) -> bool {
+        self.limit_input() || self.limit_output()
+    }
+
     /// Whether one of what clients send has a limit.
     #[must_use]
     pub fn limit_input(&self) -> bool {

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringmain_acl::ClientCertificate;
 use ringmain_transport::tls::{Identity, Version};
 use ringmain_transport::{Cause, Closing, End, Received, Secured, Stack};
 use smallvec::SmallVec;
@@ -30,7 +31,7 @@ use crate::engine::Machine;
 use crate::engine::effects::Farewell;
 use crate::engine::ids::{ConnId, ShardId};
 use crate::engine::input::Input;
-use crate::engine::introduction::{ClientCertificate, Introduction, TlsFacts};
+use crate::engine::introduction::{Introduction, TlsFacts};
 use crate::engine::mail::Parcel;
 use crate::mesh::Carried;
 

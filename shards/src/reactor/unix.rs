@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use libc::{c_int, sockaddr, sockaddr_un, socklen_t};
 
-use super::config::{Address, ListenerConfig, StartError};
+use super::config::{ListenerConfig, StartError};
 use super::listen::{check, failed};
 
 /// The file of a socket of ours. Dropping it removes the file, unless somebody has put another one there.
@@ -37,14 +37,13 @@ pub(super) fn open(
     path: &Path,
     shards: usize,
 ) -> Result<(OwnedFd, SocketFile), StartError> {
-    let addr = Address::Unix(path.to_owned());
-    let fail = |step| move |e| failed(&Address::Unix(path.to_owned()), step, e);
+    let fail = |step| move |e| failed(&config.addr, step, e);
     // SAFETY: no memory involved.
     let fd = unsafe {
         libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
     };
     if fd < 0 {
-        return Err(failed(&addr, "socket", io::Error::last_os_error()));
+        return Err(fail("socket")(io::Error::last_os_error()));
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };

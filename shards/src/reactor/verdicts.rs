@@ -12,7 +12,8 @@ pub(super) const TURN_VERDICTS_MAX: usize = 256;
 pub(super) struct Verdicts {
     answers: flume::Receiver<(ConnId, AuthVerdict)>,
     authenticator: Option<Arc<dyn Authenticator>>,
-    /// Requests that nobody took: their clients hear in the next turn that the broker is busy.
+    /// Requests that nobody took: their clients hear in the next turn that the broker is busy. A machine asks no more
+    /// with [`AUTH_OPEN_MAX`](crate::engine::auth::AUTH_OPEN_MAX) open, of which these are some.
     refused: Vec<ConnId>,
 }
 

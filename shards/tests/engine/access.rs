@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ringmain_acl::{Effect, Policy, Settings, Source};
+use ringmain_acl::{ClientCertificate, Effect, Policy, Settings, Source};
 use ringmain_mqtt::{Connect, ConnectProps, Packet, ReasonCode, Will};
 use ringmain_shards::boundary::Control;
 use ringmain_shards::engine::config::{DenyAction, EngineConfig};
-use ringmain_shards::engine::introduction::{ClientCertificate, Introduction};
+use ringmain_shards::engine::introduction::Introduction;
 
 use crate::support::*;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ringmain_acl::{ClientRule, ClientRules, Effect, NoMatch, Policy, Settings, Source, Verb};
+use ringmain_acl::{
+    ClientCertificate, ClientRule, ClientRules, Effect, NoMatch, Policy, Settings, Source, Verb,
+};
 use ringmain_mqtt::{Auth, Connect, ConnectProps, Packet, ReasonCode, UserProps};
 use ringmain_shards::boundary::Control;
 use ringmain_shards::engine::auth::{
@@ -11,7 +13,7 @@ use ringmain_shards::engine::auth::{
 use ringmain_shards::engine::config::EngineConfig;
 use ringmain_shards::engine::effects::CloseHow;
 use ringmain_shards::engine::input::CloseCause;
-use ringmain_shards::engine::introduction::{ClientCertificate, Introduction};
+use ringmain_shards::engine::introduction::Introduction;
 
 use crate::support::*;
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ringmain_acl::ClientCertificate;
 use serde::Deserialize;
 
 use super::registry::Build;
 use crate::source::{Ask, Context, Decision, Pending, Source, Takes};
-use crate::{Denial, Identity, PeerCertificate};
+use crate::{Denial, Identity};
 
 /// `type = "certificate"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,7 +66,7 @@ pub enum Then {
 }
 
 impl Part {
-    fn of(self, certificate: &PeerCertificate) -> Option<&str> {
+    fn of(self, certificate: &ClientCertificate) -> Option<&str> {
         let part = match self {
             Self::CommonName => certificate.common_name.as_deref(),
             Self::Subject => Some(&*certificate.subject),
@@ -110,7 +111,7 @@ impl Source for Certificate {
 }
 
 impl Certificate {
-    fn judge(&self, certificate: &PeerCertificate, ask: Ask<'_>) -> Result<Decision, Denial> {
+    fn judge(&self, certificate: &ClientCertificate, ask: Ask<'_>) -> Result<Decision, Denial> {
         let part = |part: Part| {
             part.of(certificate).ok_or_else(|| {
                 Denial::not_authorized(format!(
@@ -154,17 +155,17 @@ mod tests {
     use super::*;
     use crate::fixture::{self, ask};
 
-    fn certificate() -> PeerCertificate {
-        PeerCertificate {
+    fn certificate() -> ClientCertificate {
+        ClientCertificate {
             common_name: Some("device-a".into()),
             subject: "CN=device-a,O=Example".into(),
             uris: vec!["urn:device:a".into(), "urn:other".into()],
             serial: "0a".into(),
-            ..PeerCertificate::default()
+            ..ClientCertificate::default()
         }
     }
 
-    fn decide(text: &str, client_id: &str, shown: Option<PeerCertificate>) -> Decision {
+    fn decide(text: &str, client_id: &str, shown: Option<ClientCertificate>) -> Decision {
         let config: Config = toml::from_str(text).expect(text);
         let source = config.build(&fixture::context()).expect(text);
         let mut request = fixture::client(client_id, "u", "");
@@ -192,7 +193,7 @@ mod tests {
         let text = "require_client_id = \"common_name\"\nthen = \"ignore\"";
         assert!(matches!(decide(text, "device-a", Some(certificate())), Decision::Add(_)));
         assert!(matches!(decide(text, "device-b", Some(certificate())), Decision::Deny(_)));
-        let nameless = PeerCertificate { common_name: None, ..certificate() };
+        let nameless = ClientCertificate { common_name: None, ..certificate() };
         assert!(matches!(decide(text, "device-a", Some(nameless)), Decision::Deny(_)));
     }
 

@@ -1,5 +1,6 @@
+use ringmain_acl::ClientCertificate;
+
 use super::*;
-use crate::PeerCertificate;
 use crate::fixture::{self, ask};
 
 fn source(text: &str) -> Arc<dyn Source> {
@@ -55,7 +56,7 @@ fn attributes_are_set_from_the_certificate_and_seen_by_later_rules() {
         ]"#;
     let mut request = fixture::client("c", "", "");
     let certificate =
-        |name: &str| PeerCertificate { common_name: Some(name.into()), ..Default::default() };
+        |name: &str| ClientCertificate { common_name: Some(name.into()), ..Default::default() };
     request.certificate = Some(Arc::new(certificate("acme")));
     let Decision::Allow(identity) = decide(text, &request) else { panic!("refused") };
     assert_eq!(identity.attribute("tenant"), Some("acme"));

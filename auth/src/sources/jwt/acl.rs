@@ -5,38 +5,38 @@
 //! [{"permission": "allow", "action": "publish", "topic": "a", "qos": [0, 1], "retain": false}]
 //! ```
 
+use ringmain_acl::{ClientRule, ClientRules, NoMatch, QosSet, Verb};
 use ringmain_mqtt::QoS;
-use ringmain_mqtt::topic::TopicFilter;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Action, ClientRule, RULES_MAX};
+/// Reads the claim. What cannot be read whole is not read at all: half a list of rules is another list. What it does not
+/// name is for the rules of the node to decide.
+pub(super) fn read(claim: &Value) -> Result<ClientRules, String> {
+    ClientRules::new(&written(claim)?, NoMatch::Next).map_err(|error| error.to_string())
+}
 
-/// Reads the claim. What cannot be read whole is not read at all: half a list of rules is another list.
-pub(super) fn read(claim: &Value) -> Result<Vec<ClientRule>, String> {
-    let rules = match claim {
+/// The rules as they were written.
+pub(super) fn written(claim: &Value) -> Result<Vec<ClientRule>, String> {
+    Ok(match claim {
         Value::Object(_) => {
             let lists: Lists = from(claim)?;
-            let allow = |(action, topics): (Action, Vec<String>)| {
-                topics.into_iter().map(move |topic| rule(true, action, &topic, Vec::new(), None))
+            let allow = |(action, topics): (Verb, Vec<String>)| {
+                topics.into_iter().map(move |topic| rule(true, action, &topic, None, None))
             };
             let lists = [
-                (Action::Publish, lists.publish),
-                (Action::Subscribe, lists.subscribe),
-                (Action::All, lists.all),
+                (Verb::Publish, lists.publish),
+                (Verb::Subscribe, lists.subscribe),
+                (Verb::All, lists.all),
             ];
-            lists.into_iter().flat_map(allow).collect::<Result<Vec<_>, _>>()?
+            lists.into_iter().flat_map(allow).collect()
         }
         Value::Array(list) => {
             let read = |value| from::<Written>(value)?.rules();
             list.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat()
         }
         _ => return Err("is neither an object nor a list".to_owned()),
-    };
-    match rules.len() > RULES_MAX {
-        true => Err(format!("has more than {RULES_MAX} rules")),
-        false => Ok(rules),
-    }
+    })
 }
 
 fn from<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, String> {
@@ -106,20 +106,18 @@ impl Written {
     fn rules(self) -> Result<Vec<ClientRule>, String> {
         let allow = self.permission == Permission::Allow;
         let action = match self.action {
-            WrittenAction::Publish => Action::Publish,
-            WrittenAction::Subscribe => Action::Subscribe,
-            WrittenAction::All => Action::All,
+            WrittenAction::Publish => Verb::Publish,
+            WrittenAction::Subscribe => Verb::Subscribe,
+            WrittenAction::All => Verb::All,
         };
-        let numbers = match self.qos {
-            None => Vec::new(),
-            Some(OneOrMore::One(number)) => vec![number],
+        let qos = match self.qos {
+            None => None,
+            Some(OneOrMore::One(number)) => Some(set(&[number])?),
             Some(OneOrMore::More(numbers)) if numbers.is_empty() => {
                 return Err("qos is an empty list, which no packet fits".to_owned());
             }
-            Some(OneOrMore::More(numbers)) => numbers,
+            Some(OneOrMore::More(numbers)) => Some(set(&numbers)?),
         };
-        let qos = numbers.iter().map(|number| QoS::from_bits(*number)).collect::<Option<Vec<_>>>();
-        let qos = qos.ok_or("qos is not 0, 1 or 2")?;
         let retain = match self.retain {
             None => None,
             Some(Retain::Flag(flag)) => Some(flag),
@@ -134,23 +132,26 @@ impl Written {
         if topics.is_empty() {
             return Err("a rule has no topic".to_owned());
         }
-        topics.iter().map(|topic| rule(allow, action, topic, qos.clone(), retain)).collect()
+        Ok(topics.iter().map(|topic| rule(allow, action, topic, qos, retain)).collect())
     }
+}
+
+fn set(numbers: &[u8]) -> Result<QosSet, String> {
+    numbers.iter().try_fold(QosSet::NONE, |set, number| {
+        QoS::from_bits(*number).map(|qos| set.with(qos)).ok_or("qos is not 0, 1 or 2".to_owned())
+    })
 }
 
 fn rule(
     allow: bool,
-    action: Action,
+    action: Verb,
     topic: &str,
-    qos: Vec<QoS>,
+    qos: Option<QosSet>,
     retain: Option<bool>,
-) -> Result<ClientRule, String> {
+) -> ClientRule {
     let (filter, eq) = match topic.strip_prefix("eq ") {
         Some(filter) => (filter, true),
         None => (topic, false),
     };
-    if TopicFilter::parse(filter, 0).is_err() {
-        return Err(format!("\"{filter}\" is not a topic filter"));
-    }
-    Ok(ClientRule { allow, action, filter: filter.into(), eq, qos, retain })
+    ClientRule { allow, action, topic: filter.to_owned(), eq, qos, retain }
 }

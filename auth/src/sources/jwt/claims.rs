@@ -55,8 +55,9 @@ fn identity(
     }
     if let Some(rules) = claims.get(&config.acl_claim).filter(|_| !config.acl_claim.is_empty()) {
         let claim = &config.acl_claim;
-        identity.rules =
+        let rules =
             acl::read(rules).map_err(|error| deny(format!("the claim \"{claim}\": {error}")))?;
+        identity.rules = Some(rules);
     }
     Ok(identity)
 }

@@ -3,12 +3,13 @@ use std::net::TcpListener;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use ringmain_acl::{CLIENT_RULES_MAX, ClientRules, NoMatch, QosSet, Verb};
 use ringmain_mqtt::{QoS, ReasonCode};
 use serde_json::json;
 
 use super::*;
+use crate::Identity;
 use crate::fixture::{self, ask};
-use crate::{Action, Identity};
 
 /// See fixtures/README.md.
 const TOKENS: &str = include_str!("../../../fixtures/tokens.json");
@@ -187,38 +188,41 @@ fn a_token_makes_nobody_a_superuser_unless_told_so() {
 #[test]
 fn both_forms_of_the_acl_claim_are_read() {
     let source = with_secret("require_exp = false");
-    let short = json!({"acl": {"pub": ["a/${clientid}"], "sub": ["eq b/#"], "all": ["c"]}});
-    let rules = identity(&source, &short).rules;
-    let seen: Vec<_> = rules.iter().map(|r| (r.allow, r.action, &*r.filter, r.eq)).collect();
+    let read = |claim: &Value| {
+        let rules = super::acl::written(claim).expect("valid");
+        let compiled = ClientRules::new(&rules, NoMatch::Next).expect("valid");
+        assert_eq!(identity(&source, &json!({"acl": claim})).rules, Some(compiled));
+        rules
+    };
+    let rules = read(&json!({"pub": ["a/${clientid}"], "sub": ["eq b/#"], "all": ["c"]}));
+    let seen: Vec<_> = rules.iter().map(|r| (r.allow, r.action, &*r.topic, r.eq)).collect();
     let expected = [
-        (true, Action::Publish, "a/${clientid}", false),
-        (true, Action::Subscribe, "b/#", true),
-        (true, Action::All, "c", false),
+        (true, Verb::Publish, "a/${clientid}", false),
+        (true, Verb::Subscribe, "b/#", true),
+        (true, Verb::All, "c", false),
     ];
     assert_eq!(seen, expected);
-    let long = json!({"acl": [
+    let rules = read(&json!([
         {"permission": "allow", "action": "publish", "topic": "a", "qos": [0, 2], "retain": false},
         {"permission": "deny", "action": "all", "topics": ["x", "eq #"], "qos": 1, "retain": "all"},
-    ]});
-    let rules = identity(&source, &long).rules;
+    ]));
     assert_eq!(rules.len(), 3);
     let first = rules.first().expect("a rule");
-    assert_eq!(
-        (first.qos.as_slice(), first.retain),
-        (&[QoS::AtMostOnce, QoS::ExactlyOnce][..], Some(false))
-    );
+    let both = QosSet::NONE.with(QoS::AtMostOnce).with(QoS::ExactlyOnce);
+    assert_eq!((first.qos, first.retain), (Some(both), Some(false)));
     let last = rules.last().expect("a rule");
-    assert_eq!((last.allow, &*last.filter, last.eq, last.retain), (false, "#", true, None));
+    assert_eq!((last.allow, &*last.topic, last.eq, last.retain), (false, "#", true, None));
     for bad in [
         json!("all"),
         json!({"publish": ["a"]}),
         json!({"pub": ["a/#/b"]}),
+        json!({"pub": ["a/${nobody}"]}),
         json!([{"permission": "allow", "action": "publish"}]),
         json!([{"permission": "allow", "action": "read", "topic": "a"}]),
         json!([{"permission": "allow", "action": "all", "topic": "a", "qos": 3}]),
         json!([{"permission": "allow", "action": "all", "topic": "a", "qos": []}]),
         json!([{"permission": "allow", "action": "all", "topic": "a", "clientid": "x"}]),
-        json!({"pub": vec!["a"; crate::RULES_MAX + 1]}),
+        json!({"pub": vec!["a"; CLIENT_RULES_MAX + 1]}),
     ] {
         let decision = decide(&source, &signed(&json!({"acl": bad})));
         assert!(matches!(decision, Decision::Deny(_)), "{bad}: {decision:?}");

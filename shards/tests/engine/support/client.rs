@@ -85,17 +85,7 @@ pub(crate) fn pid(id: u16) -> PacketId {
 
 /// A CONNECT with everything at its default: clean, keep-alive off.
 pub(crate) fn connect(version: Version, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        bridge: false,
-        clean_start: true,
-        keep_alive_s: 0,
-        client_id,
-        username: None,
-        password: None,
-        will: None,
-        props: ConnectProps::default(),
-    }
+    Connect::new(version, client_id)
 }
 
 /// A CONNECT whose session outlives its connection.
