@@ -102,11 +102,20 @@ fn a_connect_says_what_it_did_not_ask_and_what_the_client_may_see() {
 #[test]
 fn a_denied_will_refuses_the_connect() {
     // AZ07
-    let verdict = explain(&[], "connect --as a --will-topic $SYS/a");
+    let folder = std::env::temp_dir().join(format!("ringmain-explain-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("acl.toml");
+    let rules = "[[rule]]\neffect = 'deny'\ntopics = ['w/#']\n[[rule]]\neffect = 'allow'\n";
+    std::fs::write(&file, rules).expect("writes");
+    let set = format!("authorization.files=['{}']", file.display());
+    let explain = |line: &str| explain(&[&set], line);
+    let verdict = explain("connect --as a --will-topic w/a");
     assert_eq!(code(&verdict), Some(0x87));
     assert_eq!(verdict.leads_to, "CONNACK with the code, then closed");
-    let three = explain(&[], "connect --as a --protocol 4 --will-topic $SYS/a");
+    let three = explain("connect --as a --protocol 4 --will-topic w/a");
     assert_eq!(three.leads_to, "CONNACK with return code 5, then closed");
+    assert!(explain("connect --as a --will-topic v/a").accepted);
+    std::fs::remove_dir_all(&folder).expect("removes");
 }
 
 #[test]
@@ -121,8 +130,10 @@ fn what_a_refusal_leads_to_follows_the_settings() {
 
 #[test]
 fn names_of_clients_cannot_disturb_the_terminal() {
-    let text = text::text(&explain(&[], "publish --as a\u{1b}[2J --topic b\u{1b}[2J"));
+    let listener = "listeners=[{url='tcp://127.0.0.1',name=\"c\\u001b[2J\"}]";
+    let text = text::text(&explain(&[listener], "publish --as a\u{1b}[2J --topic b\u{1b}[2J"));
     assert!(!text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("on c\u{FFFD}[2J"), "{text}");
 }
 
 #[test]

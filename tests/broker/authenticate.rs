@@ -170,6 +170,7 @@ fn users_and_authenticators_change_while_clients_are_connected() {
     let (mut alice, code) = node.login(V5, "alice", "alice", "one");
     assert_eq!(code, ReasonCode::SUCCESS);
     assert_eq!(alice.subscribe(&["t"]), [1]);
+    assert_eq!(node.code("bob", "two"), BAD);
     node.add("bob", "two");
     // No key has changed, but a file has.
     node.broker().signal(libc::SIGHUP);
@@ -179,6 +180,7 @@ fn users_and_authenticators_change_while_clients_are_connected() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     // Another chain: tokens before users.
+    assert_eq!(node.code("whoever", &token("hs256")), BAD);
     let jwt = format!("[[authentication]]\ntype = 'jwt'\nsecret = '{SECRET}'\n");
     let said = node.reload(&(jwt.clone() + USERS_ONLY)).join("\n");
     assert!(said.contains("key=\"authentication\"") && !said.contains(SECRET), "{said}");
@@ -193,6 +195,7 @@ fn users_and_authenticators_change_while_clients_are_connected() {
     assert!(said.contains("ringmain.toml:3: authentication[0] (users): "), "{said}");
     assert!(said.contains("nothing was changed"), "{said}");
     assert_eq!(node.code("bob", "two"), ReasonCode::SUCCESS);
+    assert_eq!(node.code("bob", "one"), BAD);
     // Nobody is asked any more.
     node.reload("");
     let until = Instant::now() + PATIENCE;

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -148,9 +149,11 @@ fn mosquitto_clients_speak_over_tls_and_unix_sockets() {
         &[
             &format!("tls://127.0.0.1:0?cert={own}&key={key}"),
             &format!("tls://127.0.0.1:0?cert={own}&key={key}&client_auth=required&ca={ca}&name=m"),
-            &format!("unix://{}", socket.display()),
+            &format!("unix://{}?mode=0604", socket.display()),
         ],
     );
+    let mode = std::fs::metadata(&socket).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o604);
     let [tls, mutual, _] = addresses(&broker).try_into().expect("three listeners");
     let (tls_port, mutual_port) = (port(&tls), port(&mutual));
     let tls = ["-h", "localhost", "-p", &tls_port, "--cafile", &ca];
