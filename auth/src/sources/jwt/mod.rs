@@ -7,6 +7,7 @@ mod acl;
 mod claims;
 mod fetch;
 mod keys;
+mod provider;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -190,6 +191,7 @@ impl Source for Jwt {
 
 impl Jwt {
     fn new(config: Config) -> Result<Self, String> {
+        provider::install();
         let set = [
             config.secret.is_some(),
             config.secret_file.is_some(),
