@@ -257,7 +257,7 @@ impl World {
 
     fn open(&mut self, shard: usize, conn: ConnId, client_id: &str) {
         let addr = SocketAddr::from(([127, 0, 0, 1], 40_000));
-        self.feed(shard, Input::Open { conn, peer: Peer { addr, listener: 0 } });
+        self.feed(shard, Input::Open { conn, peer: Peer { addr, listener: 0 }, proxied: false });
         let body = [b"\0\x04MQTT\x04\x02\0\x3c", &field(client_id)[..]].concat();
         self.feed(shard, Input::Data { conn, bytes: &packet(0x10, &body) });
     }

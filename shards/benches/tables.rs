@@ -320,7 +320,7 @@ fn with_clients(shards: usize) -> (Shard, Effects, Arc<NodeShared>) {
     let ids = (0..).map(|c| format!("client-{c}")).filter(at_home);
     for (c, id) in ids.take(CLIENTS).enumerate() {
         let peer = Peer { addr: ([127, 0, 0, 1], 40_000).into(), listener: 0 };
-        shard.handle(NOW, Input::Open { conn: conn(c), peer }, &mut fx);
+        shard.handle(NOW, Input::Open { conn: conn(c), peer, proxied: false }, &mut fx);
         let bytes = &packet(0x10, [b"\0\x04MQTT\x04\x02\0\0", &field(&id)[..]].concat());
         shard.handle(NOW, Input::Data { conn: conn(c), bytes }, &mut fx);
         shard.handle(NOW, Input::TurnEnd, &mut fx);

@@ -144,4 +144,5 @@ fn a_full_target_closes_the_connection_and_says_so() {
         seen.closed(),
         stats.arrived + seen.get(|s| &s.opened) - stats.handed_over - stats.handover_failed
     );
+    assert_eq!(seen.get(|s| &s.not_moved), stats.handover_failed, "its machine hears of it");
 }

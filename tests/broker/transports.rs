@@ -266,14 +266,24 @@ fn a_client_behind_a_proxy_is_known_by_its_own_address() {
     let folder = Folder::new("proxy");
     let broker = serve(&folder, &["tcp://127.0.0.1:0?proxy=127.0.0.0/8&max_connections_per_ip=1"]);
     let header = |client: u8| format!("PROXY TCP4 203.0.113.{client} 10.0.0.1 4711 1883\r\n");
-    let come = |client: u8| {
+    // It has begun to say who it is.
+    let begin = |client: u8| {
         let mut stream = stream(broker.address());
+        stream.write_all(&header(client).as_bytes()[..9]).expect("sends");
+        stream
+    };
+    let end = |mut stream: TcpStream, client: u8| {
         let id = [&CONNECT[..14], format!("id-{client}").as_bytes()].concat();
-        let _ = stream.write_all(&[header(client).as_bytes(), &id].concat());
+        let _ = stream.write_all(&[&header(client).as_bytes()[9..], &id].concat());
         let mut answer = [0; 4];
         let came = stream.read_exact(&mut answer).is_ok();
         (stream, came && answer == CONNACK)
     };
+    let come = |client: u8| end(begin(client), client);
+    let begun = [11, 12, 13].map(|client| (begin(client), client));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let all = begun.map(|(stream, client)| end(stream, client));
+    assert!(all.iter().all(|(_, came)| *came), "nobody counts for the proxy's address: {all:?}");
     let (one, came) = come(1);
     assert!(came);
     let (_two, came) = come(2);

@@ -206,6 +206,11 @@ impl Stack {
             && self.ws.as_ref().is_none_or(|ws| ws.is_open())
     }
 
+    /// Whether a trusted proxy is yet to say whose connection it is.
+    pub fn awaits_proxy(&self) -> bool {
+        matches!(self.proxy, Some(Proxy::Expected))
+    }
+
     /// Whether nothing is left to do: bytes are MQTT as they are, and the stack can go.
     pub fn is_spent(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && self.ws.is_none()

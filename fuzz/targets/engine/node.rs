@@ -86,7 +86,7 @@ impl Node {
         self.newest = Some((on, conn.index as usize));
         let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, which as u8));
         let peer = Peer { addr: SocketAddr::new(ip, 4711), listener: 0 };
-        self.turn(on, Input::Open { conn, peer });
+        self.turn(on, Input::Open { conn, peer, proxied: false });
     }
 
     pub(crate) fn data_newest(&mut self, bytes: &[u8]) {

@@ -76,8 +76,16 @@ impl Admission {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Asks for a new connection at `now_us` (monotonic microseconds).
-    pub fn enter(&self, cfg: &EngineConfig, listener: u16, ip: IpAddr, now_us: u64) -> Verdict {
+    /// Asks for a new connection at `now_us` (monotonic microseconds). One that is `proxied` is counted for the address
+    /// of its proxy, but what is allowed to one address does not bind it.
+    pub fn enter(
+        &self,
+        cfg: &EngineConfig,
+        listener: u16,
+        ip: IpAddr,
+        proxied: bool,
+        now_us: u64,
+    ) -> Verdict {
         let Some(l) = cfg.listeners.get(usize::from(listener)) else { return Verdict::Refuse };
         let Some(state) = self.listeners.get(usize::from(listener)) else {
             return Verdict::Refuse;
@@ -90,8 +98,12 @@ impl Admission {
         {
             return Verdict::Refuse;
         }
+        let (ip_rate, ip_max) = match proxied {
+            true => (0, 0),
+            false => (l.max_connection_rate_per_ip_per_s, l.max_connections_per_ip),
+        };
         if let Some(slot) = slot
-            && !conforms_now(&slot.next_us, l.max_connection_rate_per_ip_per_s, now_us)
+            && !conforms_now(&slot.next_us, ip_rate, now_us)
         {
             return Verdict::Refuse;
         }
@@ -103,7 +115,7 @@ impl Admission {
             return Verdict::Refuse;
         }
         if let Some(slot) = slot
-            && !take(&slot.connections, l.max_connections_per_ip)
+            && !take(&slot.connections, ip_max)
         {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             state.connections.fetch_sub(1, Ordering::Relaxed);
@@ -200,7 +212,7 @@ mod tests {
     fn admitted_in_a_second(cfg: &EngineConfig, listeners: u16) -> usize {
         let admission = Admission::new(cfg);
         let start = 5_000_000;
-        let admitted = |i: &u16| match admission.enter(cfg, i % listeners, IP, start) {
+        let admitted = |i: &u16| match admission.enter(cfg, i % listeners, IP, false, start) {
             Verdict::Admit => true,
             Verdict::Wait(ms) => ms * 1000 <= start + 1_000_000,
             Verdict::Refuse => false,
@@ -238,7 +250,7 @@ mod tests {
             cfg.limits.max_connection_rate_per_s = node;
             let admission = Admission::new(&cfg);
             let admitted = |now_us| {
-                let all = (0..10_000).map(|_| admission.enter(&cfg, 0, IP, now_us));
+                let all = (0..10_000).map(|_| admission.enter(&cfg, 0, IP, false, now_us));
                 all.filter(|v| *v == Verdict::Admit).count() as u32
             };
             let at_once = admitted(5_000_000);
@@ -253,12 +265,16 @@ mod tests {
         // T12, T15
         let cfg = config(ListenerConfig { max_connections_per_ip: 1, ..Default::default() });
         let admission = Admission::new(&cfg);
-        let clients = [1, 2].map(|n| IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, n)));
+        let clients = [1, 2, 3].map(|n| IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, n)));
+        // All of them are there before the proxy says whose they are.
+        for _ in clients {
+            assert_eq!(admission.enter(&cfg, 0, IP, true, 0), Verdict::Admit);
+        }
+        assert_eq!(admission.enter(&cfg, 0, IP, false, 0), Verdict::Refuse, "this is no proxy");
         for client in clients {
-            assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
             assert!(admission.moves(&cfg, 0, IP, client, 0));
         }
-        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, true, 0), Verdict::Admit);
         assert!(!admission.moves(&cfg, 0, IP, clients[0], 0), "one from there is all");
         admission.leave(0, clients[0]);
         assert!(admission.moves(&cfg, 0, IP, clients[0], 0));
@@ -268,11 +284,11 @@ mod tests {
     fn counts_come_back_when_connections_leave() {
         let cfg = config(ListenerConfig { max_connections_per_ip: 2, ..Default::default() });
         let admission = Admission::new(&cfg);
-        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
-        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
-        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Refuse);
+        assert_eq!(admission.enter(&cfg, 0, IP, false, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, false, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, false, 0), Verdict::Refuse);
         assert_eq!(admission.connections(), 2);
         admission.leave(0, IP);
-        assert_eq!(admission.enter(&cfg, 0, IP, 0), Verdict::Admit);
+        assert_eq!(admission.enter(&cfg, 0, IP, false, 0), Verdict::Admit);
     }
 }

@@ -682,6 +682,12 @@ impl Core {
         self.counters.client_connect += 1;
     }
 
+    /// A connection that was to move is closed instead: it was admitted, and nobody else takes it off the counts.
+    pub(crate) fn on_not_moved(&mut self, parcel: &Parcel) {
+        self.counters.connections_refused += 1;
+        self.node.admission.leave(parcel.peer.listener, parcel.peer.addr.ip());
+    }
+
     /// The client id that a CONNECT asks for; an authenticator may give another one.
     pub(crate) fn client_id_of<'a>(
         &self,

@@ -16,6 +16,8 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Its remote end.
         peer: Peer,
+        /// It is a trusted proxy, which says first whose connection it is: limits of an address do not bind it before.
+        proxied: bool,
     },
     /// Who the other end is, by its transport: at most once in the life of a connection, after `Open` and before
     /// its first `Data`.
@@ -62,6 +64,12 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Who ended it.
         cause: CloseCause,
+    },
+    /// A connection that was to move ([`Op::Handover`](super::effects::Op::Handover)) is closed instead: no ring of its
+    /// new home has room.
+    NotMoved {
+        /// What was to go with it.
+        parcel: Box<Parcel>,
     },
     /// One mail of another shard. Mails of one sender arrive in the order sent; and a mail whose
     /// sending happened after the sending of another arrives after it (the mailbox is one queue).

@@ -122,7 +122,7 @@ impl Shard {
         ShardId(super::hash::scale(hash, shards) as u16)
     }
 
-    fn on_open(&mut self, id: ConnId, peer: super::ids::Peer, fx: &mut Effects) {
+    fn on_open(&mut self, id: ConnId, peer: Peer, proxied: bool, fx: &mut Effects) {
         use super::admission::Verdict;
         let core = &mut self.core;
         core.counters.connections_opened += 1;
@@ -135,7 +135,7 @@ impl Shard {
         let verdict = if refuse {
             Verdict::Refuse
         } else {
-            core.node.admission.enter(&core.cfg, peer.listener, ip, core.now_ms * 1000)
+            core.node.admission.enter(&core.cfg, peer.listener, ip, proxied, core.now_ms * 1000)
         };
         match verdict {
             Verdict::Refuse => {
@@ -609,7 +609,7 @@ impl Machine for Shard {
             self.core.overload.worked();
         }
         match input {
-            Input::Open { conn, peer } => self.on_open(conn, peer, fx),
+            Input::Open { conn, peer, proxied } => self.on_open(conn, peer, proxied, fx),
             Input::Introduced { conn, introduction } => self.on_introduced(conn, introduction, fx),
             Input::Arrived { conn, parcel } => self.on_arrived(conn, *parcel, fx),
             Input::Data { conn, bytes } => {
@@ -619,6 +619,7 @@ impl Machine for Shard {
             Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict, fx),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes, fx),
             Input::Closed { conn, cause } => self.on_closed(conn, cause),
+            Input::NotMoved { parcel } => self.core.on_not_moved(&parcel),
             Input::Mail { from, mail, packed } => self.on_mail(from, mail, packed, fx),
             Input::LaneDrained { .. } => self.on_lane_drained(fx),
             Input::Control(control) => self.on_control(control, fx),

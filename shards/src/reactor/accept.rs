@@ -200,11 +200,9 @@ impl<M: Machine> NetTask<M> {
         conn.phase = Phase::Open;
         conn.take_cold();
         let peer = Peer { addr, listener: conn.listener };
-        if !self.wrap(id, addr) {
-            return self.net.drop_unopened(id);
-        }
+        let Some(proxied) = self.wrap(id, addr) else { return self.net.drop_unopened(id) };
         self.net.want_arm(id);
-        self.feed(Input::Open { conn: id, peer });
+        self.feed(Input::Open { conn: id, peer, proxied });
     }
 }
 

@@ -77,6 +77,9 @@ impl Net {
         }
         let Some(addr) = rings.get(usize::from(*tries)) else {
             self.shared.stats(self.me).handover_failed.inc();
+            if let Some(Cold::Moving { parcel, .. }) = conn.take_cold() {
+                self.unmoved.push(*parcel);
+            }
             return self.end(id);
         };
         *target = *tries;

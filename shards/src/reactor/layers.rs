@@ -204,21 +204,22 @@ impl<M: Machine> NetTask<M> {
         self.fx.events.push(Event::Log { shard: self.net.me, level: LogLevel::Info, text });
     }
 
-    /// A new connection gets the layers of its listener. False: it has none to start with and is dropped.
-    pub(super) fn wrap(&mut self, id: ConnId, addr: SocketAddr) -> bool {
-        let Some(conn) = self.net.conns.get(id) else { return false };
-        let Some(layers) = &self.net.shared.listeners[usize::from(conn.listener)].layers else {
-            return true;
-        };
+    /// A new connection gets the layers of its listener. Whether it comes by a proxy that is yet to say whose it is;
+    /// `None`: the layers cannot begin, and it is dropped.
+    pub(super) fn wrap(&mut self, id: ConnId, addr: SocketAddr) -> Option<bool> {
+        let conn = self.net.conns.get(id)?;
+        let layers = self.net.shared.listeners[usize::from(conn.listener)].layers.as_ref();
+        let Some(layers) = layers else { return Some(false) };
         match Stack::new(&layers.load(), addr.ip()) {
-            Ok(None) => true,
+            Ok(None) => Some(false),
             Ok(Some(stack)) => {
+                let proxied = stack.awaits_proxy();
                 self.net.attach(id, Layered::new(stack, Vec::new()));
-                true
+                Some(proxied)
             }
             Err(end) => {
                 count(self.net.shared.stats(self.net.me), end.cause);
-                false
+                None
             }
         }
     }

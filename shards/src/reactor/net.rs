@@ -26,6 +26,7 @@ use crate::engine::counters::DriverCounts;
 use crate::engine::effects::{Effects, Op};
 use crate::engine::ids::{ConnId, Now, ShardId};
 use crate::engine::input::Input;
+use crate::engine::mail::Parcel;
 use crate::mesh::{Delivery, Lanes};
 use crate::observe::{Between, DriverMemory, Stage as Part, TurnCounts};
 
@@ -77,6 +78,8 @@ pub(super) struct Net {
     pub to_arm: Vec<ConnId>,
     /// Connections whose peer sent FIN in this turn.
     pub fins: Vec<ConnId>,
+    /// Of connections that could not move: their machine hears of it in the next turn.
+    pub unmoved: Vec<Parcel>,
     /// Small sends started on the main ring since it was last entered, whose end nobody waits for.
     pub quiet_sends: u32,
     /// When the shard last began to sleep through the completions of such sends, ns.
@@ -188,6 +191,9 @@ impl<M: Machine> NetTask<M> {
         self.take_verdicts();
         while let Some(peer) = self.net.lanes.pop_drained() {
             self.feed(Input::LaneDrained { peer });
+        }
+        while let Some(parcel) = self.net.unmoved.pop() {
+            self.feed(Input::NotMoved { parcel: Box::new(parcel) });
         }
         if self.machine.deadline_ms() <= self.net.now.mono_ms() {
             self.feed(Input::Tick);
@@ -424,6 +430,7 @@ impl Net {
             dirty: Vec::new(),
             to_arm: Vec::new(),
             fins: Vec::new(),
+            unmoved: Vec::new(),
             quiet_sends: 0,
             slept_quiet_ns: 0,
             sends: 0,
@@ -565,6 +572,7 @@ impl Net {
         Ok(self.rings[0].has_completions()
             || !self.to_arm.is_empty()
             || self.layered.has_waiting()
+            || !self.unmoved.is_empty()
             || self.children.cool(&mut self.rings)?)
     }
 

@@ -321,6 +321,23 @@ fn rules_know_the_common_name_of_a_certificate_on_every_shard() {
 
 // T15
 #[test]
+fn who_cannot_move_to_its_home_does_not_stay_in_the_counts() {
+    let mut n = Node::new(2);
+    n.nobody_moves = true;
+    for round in 1..=3 {
+        // Shards accept in turn, so one of both is at home where it was accepted.
+        let clients = ["a", "b"].map(|name| {
+            let id = n.id_on(0, name);
+            n.dial(&connect(V5, &id))
+        });
+        assert_eq!((n.admitted(), n.counters().connections_refused), (1, round));
+        clients.into_iter().for_each(|c| n.drop_conn(c));
+        assert_eq!(n.admitted(), 0);
+    }
+}
+
+// T15
+#[test]
 fn who_comes_by_way_of_a_proxy_counts_for_its_own_address() {
     let mut n = Node::with(2, |cfg| cfg.listeners[0].max_connections_per_ip = 1);
     let a = n.dial_from("10.0.0.7:1", &connect(V5, "a"));

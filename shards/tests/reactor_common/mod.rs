@@ -28,6 +28,7 @@ pub struct Seen {
     /// What was said in the last introduction.
     pub introduction: Mutex<Option<Introduction>>,
     pub arrived: AtomicU64,
+    pub not_moved: AtomicU64,
     pub closed_fin: AtomicU64,
     pub closed_local: AtomicU64,
     pub closed_error: AtomicU64,
@@ -80,7 +81,7 @@ impl Checked {
     /// To be called with each input.
     pub fn check(&mut self, input: &Input<'_>) {
         match input {
-            Input::Open { conn, peer } => {
+            Input::Open { conn, peer, .. } => {
                 assert!(peer.addr.ip().is_loopback());
                 inc(&self.seen.opened);
                 self.unheard.insert(*conn);
@@ -116,6 +117,7 @@ impl Checked {
                 });
                 self.end(*conn);
             }
+            Input::NotMoved { .. } => inc(&self.seen.not_moved),
             Input::LaneDrained { .. } => inc(&self.seen.drained),
             Input::Mail { .. } => inc(&self.seen.mails),
             Input::Tick => inc(&self.seen.ticks),

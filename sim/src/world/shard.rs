@@ -285,7 +285,7 @@ impl<M: Machine> World<M> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let peer = Peer { addr, listener: 0 };
         self.nets[net].place = Place::On(conn);
-        shard.machine.handle(now, Input::Open { conn, peer }, &mut shard.fx);
+        shard.machine.handle(now, Input::Open { conn, peer, proxied: false }, &mut shard.fx);
     }
 
     fn feed_arrived(&mut self, s: usize, now: Now, i: usize) {

@@ -61,6 +61,7 @@ pub(crate) struct Wire {
 enum Inbox {
     Mail(ShardId, Batch),
     Arrived(usize, Box<Parcel>),
+    NotMoved(Box<Parcel>),
 }
 
 struct Host {
@@ -82,6 +83,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<Event>,
     /// Clients that shards ask about, and that nobody has answered.
     pub(crate) requests: Vec<AuthRequest>,
+    /// Whether no connection can move, for want of room.
+    pub(crate) nobody_moves: bool,
     now_ms: u64,
     ticks: u64,
     next_accept: usize,
@@ -131,6 +134,7 @@ impl Node {
             events: Vec::new(),
             requests: Vec::new(),
             now_ms,
+            nobody_moves: false,
             ticks: 0,
             next_accept: 0,
         }
@@ -208,7 +212,8 @@ impl Node {
         let conn = self.place(shard, wire);
         let addr: SocketAddr = addr.parse().expect("an address");
         self.turn(shard, &mut |shard, now, fx| {
-            shard.handle(now, Input::Open { conn, peer: Peer { addr, listener } }, fx);
+            let peer = Peer { addr, listener };
+            shard.handle(now, Input::Open { conn, peer, proxied: false }, fx);
         });
         self.run();
         wire
@@ -415,17 +420,23 @@ impl Node {
     }
 
     fn deliver(&mut self, shard: usize, item: Inbox) {
-        let mut item = Some(match item {
-            Inbox::Mail(from, mail) => Ok((from, mail)),
-            Inbox::Arrived(wire, parcel) => Err((self.place(shard, wire), parcel)),
-        });
-        self.turn(shard, &mut |shard, now, fx| match item.take() {
-            Some(Ok((from, mut letter))) => {
+        let mut letter;
+        let packed;
+        let input = match item {
+            Inbox::Mail(from, batch) => {
+                letter = batch;
                 let mail = letter.mail.pop().expect("a letter has one mail");
-                shard.handle(now, Input::Mail { from, mail, packed: &letter.packed }, fx);
+                packed = std::mem::take(&mut letter.packed);
+                Input::Mail { from, mail, packed: &packed }
             }
-            Some(Err((conn, parcel))) => shard.handle(now, Input::Arrived { conn, parcel }, fx),
-            None => {}
+            Inbox::Arrived(wire, parcel) => {
+                Input::Arrived { conn: self.place(shard, wire), parcel }
+            }
+            Inbox::NotMoved(parcel) => Input::NotMoved { parcel },
+        };
+        let mut input = Some(input);
+        self.turn(shard, &mut |shard, now, fx| {
+            input.take().into_iter().for_each(|input| shard.handle(now, input, fx));
         });
     }
 
@@ -519,6 +530,10 @@ impl Node {
                 assert!(self.wires[wire].to_client.is_empty(), "written to before the handover");
                 self.hosts[shard].slots[conn.index as usize] = None;
                 self.wires[wire].at = None;
+                if self.nobody_moves {
+                    self.wires[wire].gone = true;
+                    return self.hosts[shard].inbox.push_back(Inbox::NotMoved(parcel));
+                }
                 self.hosts[to.index()].inbox.push_back(Inbox::Arrived(wire, parcel));
             }
             Op::PauseAccept { listener } => self.hosts[shard].accepting.push((listener, false)),
