@@ -1,7 +1,9 @@
 //! `ringmain ban …`: who may not come. The commands change the file of bans; a running broker sees it within a second
 //! or two. (L03)
 
+use std::fs::DirBuilder;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -107,6 +109,7 @@ fn perform(path: &Path, command: &Command, out: &mut dyn Write) -> Result<(), Ve
         }
         return writer.flush().map_err(said);
     }
+    make_folder(path).map_err(one)?;
     let _lock = lock_beside(path).map_err(one)?;
     let before = read(path)?;
     let (after, what) = match command {
@@ -162,6 +165,15 @@ fn perform(path: &Path, command: &Command, out: &mut dyn Write) -> Result<(), Ve
     writeln!(out, "{what}").map_err(said)
 }
 
+/// The data directory may not be there before the broker's first start.
+fn make_folder(path: &Path) -> Result<(), String> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| format!("{}: {error}", folder.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +197,7 @@ mod tests {
     #[test]
     fn what_is_added_is_listed_until_it_is_deleted_or_has_ended() {
         // L03
-        let path = folder("add").join("bans.csv");
+        let path = folder("add").join("data/not/there/bans.csv");
         let told = |command: &Command| {
             let mut out = Vec::new();
             perform(&path, command, &mut out).map(|()| String::from_utf8(out).expect("UTF-8"))

@@ -153,6 +153,13 @@ impl<'a> TopicFilter<'a> {
         self.wildcard
     }
 
+    /// Levels before the first one with a wildcard; all of them if none has.
+    #[must_use]
+    pub fn plain_levels(&self) -> usize {
+        let has_wildcard = |level: &str| matches!(level, "+" | "#");
+        self.text.split('/').take_while(|level| !has_wildcard(level)).count()
+    }
+
     /// Whether its last level is `#`.
     #[inline]
     #[must_use]

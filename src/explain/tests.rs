@@ -87,6 +87,16 @@ fn rules_are_asked_before_a_subscription_is_refused_for_its_kind() {
     assert_eq!(code(&denied), Some(0x87));
     let allowed = explain(&set, "subscribe --as a --topic $share/g/a");
     assert_eq!(code(&allowed), Some(0x9E));
+    let deep = ["mqtt.min_wildcard_depth=2"];
+    for (line, expected) in [
+        ("--topic a/#", Some(0x8F)),
+        ("--topic $share/g/a/+/b", Some(0x8F)),
+        ("--topic a/# --superuser", None),
+        ("--topic a/b/#", None),
+        ("--topic a", None),
+    ] {
+        assert_eq!(code(&explain(&deep, &format!("subscribe --as a {line}"))), expected, "{line}");
+    }
 }
 
 #[test]

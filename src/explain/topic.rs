@@ -133,14 +133,19 @@ impl Subscribe {
         };
         dry.check("filter", Ok(says))?;
         dry.authorise(action, inner)?;
-        dry.check("limits", subscribe_limits(mqtt, &parsed))
+        dry.check("limits", subscribe_limits(mqtt, &parsed, dry.client.superuser))
     }
 }
 
-fn subscribe_limits(mqtt: &Mqtt, parsed: &Parsed<'_>) -> Result<String, Refusal> {
+fn subscribe_limits(mqtt: &Mqtt, parsed: &Parsed<'_>, superuser: bool) -> Result<String, Refusal> {
     if parsed.filter.is_wildcard() && !mqtt.wildcard_subscription_available {
         let code = ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
         return Err(refuse(code, "mqtt.wildcard_subscription_available = false"));
+    }
+    let too_wide = parsed.filter.plain_levels() < usize::from(mqtt.min_wildcard_depth);
+    if parsed.filter.is_wildcard() && too_wide && !superuser {
+        let says = format!("mqtt.min_wildcard_depth = {}", mqtt.min_wildcard_depth);
+        return Err(refuse(ReasonCode::TOPIC_FILTER_INVALID, says));
     }
     if parsed.is_shared() && !mqtt.shared_subscription_available {
         let code = ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;

@@ -316,6 +316,7 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         await_rel_timeout_s,
         retry_interval_s,
         max_subscriptions,
+        min_wildcard_depth,
         message_rate,
         byte_rate,
         subscribe_rate,
@@ -378,6 +379,7 @@ fn mqtt(m: &config::Mqtt) -> engine::MqttConfig {
         await_rel_timeout_s: *await_rel_timeout_s,
         retry_interval_s: *retry_interval_s,
         max_subscriptions: *max_subscriptions,
+        min_wildcard_depth: *min_wildcard_depth,
         rates: rates([message_rate, byte_rate, subscribe_rate, delivery_rate, delivery_byte_rate]),
         rate_action: match rate_action {
             config::RateAction::Pause => engine::RateAction::Pause,

@@ -222,6 +222,12 @@ impl Core {
         policy.map_or(Decision::Deny, |policy| gate.decide(policy, action, topic))
     }
 
+    /// Whether its authentication says that nothing binds it.
+    pub(crate) fn is_superuser(&self, ci: u32) -> bool {
+        let known = self.conns.get(ci).and_then(Conn::known);
+        known.is_some_and(|known| matches!(&known.who, Who::Proven(who) if who.superuser))
+    }
+
     /// Whether the rules have changed since the connection was held to them.
     fn is_stale(&self, ci: u32) -> bool {
         let epoch = self.access.gate.policy().epoch();

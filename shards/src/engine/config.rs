@@ -205,6 +205,8 @@ pub struct MqttConfig {
     pub retry_interval_s: u32,
     /// Subscriptions of one client; 0 = no limit. (P15)
     pub max_subscriptions: u32,
+    /// Levels that a filter names before its first wildcard, unless a superuser subscribes; 0 = none. (L10)
+    pub min_wildcard_depth: u16,
     /// Rates of each client. (L01)
     pub rates: Rates,
     /// For what is above a rate: its own, the listener's or the node's.
@@ -276,6 +278,7 @@ impl Default for MqttConfig {
             await_rel_timeout_s: 300,
             retry_interval_s: 0,
             max_subscriptions: 0,
+            min_wildcard_depth: 0,
             rates: Rates::default(),
             rate_action: RateAction::Pause,
             upgrade_qos: false,

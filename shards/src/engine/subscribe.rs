@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use ringmain_acl::Action;
 use ringmain_mqtt::subscription::{Kind, Parsed, parse_subscription};
+use ringmain_mqtt::topic::TopicFilter;
 use ringmain_mqtt::{
     PacketId, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version, encode,
 };
@@ -187,6 +188,9 @@ impl Shard {
         if parsed.filter.is_wildcard() && !mqtt.wildcard_available {
             return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED); // C12
         }
+        if self.is_too_wide(si, &parsed.filter, mqtt.min_wildcard_depth) {
+            return Err(ReasonCode::TOPIC_FILTER_INVALID); // L10: well-formed, but not for this client
+        }
         if parsed.is_shared() && !mqtt.shared_available {
             return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED); // C12
         }
@@ -225,6 +229,14 @@ impl Shard {
             self.pending_subs.slab[waits.index].replays.push(wish);
         }
         Ok(qos as u8)
+    }
+
+    /// Whether a filter has a wildcard before the level from which on it may.
+    fn is_too_wide(&self, si: u32, filter: &TopicFilter<'_>, depth: u16) -> bool {
+        depth != 0
+            && filter.is_wildcard()
+            && filter.plain_levels() < usize::from(depth)
+            && !self.core.is_superuser(self.core.sessions[si].conn)
     }
 
     /// Enters a filter into the index, and its route into the node's table before the SUBACK.

@@ -750,3 +750,20 @@ fn a_will_goes_out_with_the_rights_of_its_owner() {
         assert_eq!(n.recv(c).code(), NOT_AUTHORIZED, "it is not bob's topic");
     }
 }
+
+// L10
+#[test]
+fn who_may_not_listen_to_everything_names_levels_first_and_a_superuser_need_not() {
+    for shards in SHARDS {
+        let mut n = with(shards, |cfg| cfg.mqtt.min_wildcard_depth = 2);
+        let too_wide = ReasonCode::TOPIC_FILTER_INVALID.0;
+        let filters =
+            ["#", "+/a", "a/#", "$share/g/a/+/b", "a/b/#", "a/b/+", "a", "$share/g/a/b/#"];
+        let ann = admit(&mut n, &connect(V5, "ann"), named("ann"));
+        let codes = n.subscribe_all(ann, &filters);
+        assert_eq!(codes, [[too_wide; 4], [1; 4]].concat());
+        let root = Identity { superuser: true, ..named("root") };
+        let root = admit(&mut n, &connect(V5, "root"), root);
+        assert_eq!(n.subscribe_all(root, &filters), [1; 8]);
+    }
+}

@@ -89,6 +89,9 @@ section! {
         retry_interval_s: u32 = 0, [0..=86_400], Live;
         /// Subscriptions of one client. 0: no limit. Above it: 0x97.
         max_subscriptions: u32 = 0, [0..=10_000_000], Live;
+        /// Levels that a filter must name before its first wildcard; of a shared subscription, the filter in it. 1: neither
+        /// # nor +/a. Others get 0x8F, but for superusers. 0: any.
+        min_wildcard_depth: u16 = 0, [0..=128], Live;
         /// PUBLISH packets of one client, such as "100/s", "10/1m" or "100/s burst 500"; without "burst" as many
         /// may come at once as in the time named. "0": no limit. What happens above it says rate_action.
         message_rate: Rate = Rate::default(), Live;
