@@ -9,9 +9,6 @@ use super::{Edition, StatementId, rust_source, script_source};
 const SKIPPED: &[&str] =
     &["target", "docs", "xtask", "node_modules", "__pycache__", "venv", "site-packages"];
 
-/// Members that the broker does not use yet: what their tests show holds for nobody who connects.
-const NOT_YET: &[&str] = &[];
-
 /// Families that exercise the broker: their citations outside tests implement nothing.
 const SUPPORT: &[&str] = &["sim", "loadgen", "bench", "tests"];
 
@@ -70,8 +67,7 @@ fn read_folder(folder: &Path, prefix: &str, sources: &mut Vec<Source>) -> Result
         }
         let path = format!("{prefix}{name}");
         if kind.is_dir() {
-            let is_not_yet = prefix.is_empty() && NOT_YET.contains(&name.as_str());
-            if !SKIPPED.contains(&name.as_str()) && !is_not_yet {
+            if !SKIPPED.contains(&name.as_str()) {
                 read_folder(&entry.path(), &format!("{path}/"), sources)?;
             }
         } else if kind.is_file() && Language::of(&path).is_some() {
