@@ -85,7 +85,7 @@ class Site:
 
 
 def run(site: Site, folder: pathlib.Path, job: dict[str, Any], trusted_key: str = "") -> dict[str, Any]:
-    """Runs a job in a browser of its own; the page's report. `trusted_key`: the one key whose certificate is believed."""
+    """Runs a job in a browser of its own; the page's report. `trusted_key`: of the certificate that is believed."""
     command = [binary(), "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio"]
     command += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
     command += [f"--user-data-dir={folder / 'profile'}"]
@@ -97,11 +97,13 @@ def run(site: Site, folder: pathlib.Path, job: dict[str, Any], trusted_key: str 
     folder.mkdir(exist_ok=True)
     log = folder / "browser.log"
     with open(log, "wb") as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        files = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        child = subprocess.Popen(command, start_new_session=True, **files)
     try:
         return site.results.get(timeout=WAIT_S)
     except queue.Empty:
-        raise AssertionError(f"the page did not report: {command}\n{log.read_text(errors='replace')[-4_000:]}") from None
+        said = log.read_text(errors="replace")[-4_000:]
+        raise AssertionError(f"the page did not report: {command}\n{said}") from None
     finally:
         os.killpg(child.pid, signal.SIGKILL)  # the browser is a dozen processes
         child.wait()

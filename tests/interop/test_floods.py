@@ -1,7 +1,7 @@
 """Floods of connections that never finish their handshake, with honest traffic beside them. (L05, T08, W12)
 
-Each flood is larger than `limits.max_handshakes_per_shard`, so most of it waits in the kernel until those before it were
-sent away. Nothing here asserts speed: a wait ends with what must happen, or fails after the patience of the suite.
+Each flood is larger than `limits.max_handshakes_per_shard`, so part of it waits in the kernel until those before it
+were sent away. Nothing here asserts speed: a wait ends with what must happen, or fails after the patience of the suite.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHARDS = [2]
 HANDSHAKES_MAX = 64
 FILES = "cert={folder}/own.pem&key={folder}/own.key"
 LISTENERS = {"tls": f"tls://127.0.0.1:{{port}}?{FILES}", "ws": "ws://127.0.0.1:{port}/mqtt"}
-# The flood, in rounds of the most that may be under way, each of which lasts for the timeout; and patience for a slow machine.
+# For a flood in rounds of the most that may be under way, each of which lasts for the timeout; on a slow machine.
 PATIENCE_S = 60.0
 TRICKLE_S = 0.2
 
@@ -87,7 +87,7 @@ class Traffic:
 
 
 class Flood:
-    """Sockets that send something and then a byte now and then, until the broker ends them. Used as a context manager."""
+    """Sockets that send something and then a byte now and then, until the broker ends them: a context manager."""
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()

@@ -22,7 +22,9 @@ PROTOCOL_ERROR, UNSUPPORTED, INVALID_PAYLOAD, TOO_BIG = 1002, 1003, 1007, 1009
 
 
 @pytest.fixture(scope="module")
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shards: int) -> Iterator[Listeners]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shards: int
+) -> Iterator[Listeners]:
     if request.config.getoption("--broker") != "ringmain":
         pytest.skip("listeners are set up for Ringmain alone")
     listeners = {"ws": "ws://127.0.0.1:{port}/mqtt"}
@@ -94,7 +96,10 @@ def test_t11_a_message_may_be_fragmented_with_control_frames_between(ws, name):
     assert ws.mqtt(len(packet)) == packet
 
 
-@pytest.mark.parametrize("payload", [b"", b"hello", bytes(range(125)), b"\xfe\xff\x00"], ids=["empty", "text", "full", "binary"])
+PAYLOADS = {"empty": b"", "text": b"hello", "full": bytes(range(125)), "binary": b"\xfe\xff\x00"}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
 def test_t11_a_ping_is_answered_with_its_payload(ws, payload):
     """RFC 6455, 5.5.2 and 5.5.3."""
     ws.send(*[frame(PING, payload)] * 10)
@@ -151,16 +156,28 @@ def test_t11_a_broken_frame_is_answered_with_1002_and_the_end(ws, what):
     assert ws.closed(PROTOCOL_ERROR) == []
 
 
-@pytest.mark.parametrize("frames", [frame(TEXT, b"text"), frame(TEXT), frame(TEXT, b"t", fin=False)], ids=["text", "empty", "first"])
+TEXTS = {"whole": frame(TEXT, b"text"), "empty": frame(TEXT), "first": frame(TEXT, b"t", fin=False)}
+
+
+@pytest.mark.parametrize("frames", TEXTS.values(), ids=TEXTS.keys())
 def test_mqtt_6_0_0_1_text_is_answered_with_1003_and_the_end(ws, frames):
     """[MQTT-6.0.0-1]."""
     ws.send(frames, frame(BINARY, PINGREQ))
     assert ws.closed(UNSUPPORTED) == []
 
 
-@pytest.mark.parametrize("reason", [b"\xff", b"\xce\xba\xcf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80"], ids=["byte", "cut", "surrogate", "above", "long"])
+NO_UTF_8 = {
+    "no-first-byte": b"\xff",
+    "cut-off": b"\xce\xba\xcf",
+    "surrogate": b"\xed\xa0\x80",
+    "above-10ffff": b"\xf4\x90\x80\x80",
+    "overlong": b"\xc0\x80",
+}
+
+
+@pytest.mark.parametrize("reason", NO_UTF_8.values(), ids=NO_UTF_8.keys())
 def test_t11_a_reason_that_is_no_utf_8_is_answered_with_1007(ws, reason):
-    """RFC 6455, 5.5.1 and 8.1: cut off, a surrogate, above U+10FFFF, too long for what it says."""
+    """RFC 6455, 5.5.1 and 8.1."""
     ws.send(close(1000, reason))
     assert ws.closed(INVALID_PAYLOAD) == []
 

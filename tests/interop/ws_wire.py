@@ -1,7 +1,7 @@
 """WebSocket as bytes: frames that no library sends, and wsproto as the judge of what the broker sends.
 
-wsproto raises on whatever a server must not do: masks, reserved bits and opcodes, long or fragmented control frames, lengths
-that are not in their shortest form, wrong codes, a wrong Sec-WebSocket-Accept.
+wsproto raises on whatever a server must not do: masks, reserved bits and opcodes, long or fragmented control frames,
+lengths that are not in their shortest form, wrong codes, a wrong Sec-WebSocket-Accept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ MASK = b"\x37\xfa\x21\x3d"
 
 
 def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = MASK, form: int | None = None
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    mask: bytes | None = MASK,
+    form: int | None = None,
 ) -> bytes:
     """`form`: bytes of the extended length, 0, 2 or 8; the shortest if none is given."""
     length = len(payload)
@@ -113,7 +119,7 @@ class Ws:
             self.data += payload
 
     def closed(self, code: int) -> list[tuple[int, bytes]]:
-        """Waits for a close frame with that code (1005: with none) and for the end of the connection; what came before."""
+        """Waits for a close frame with that code (1005: with none) and the end of the connection; what came before."""
         before = []
         while (got := self.recv())[0] != CLOSE:
             before.append(got)
