@@ -143,3 +143,19 @@ def test_t02_no_ticket_allows_early_data(served: Listeners) -> None:
     second = subprocess.run(again, input=packets, capture_output=True, timeout=wire.WAIT_S)
     assert b"Early data was not sent" in second.stdout or b"Early data was rejected" in second.stdout, second
     assert b"Reused, TLSv1.3" in second.stdout, second
+
+
+@pytest.mark.parametrize("listener, protocol", [("tls", "mqtt"), ("wss", "http/1.1")])
+def test_t02_who_names_protocols_must_name_the_right_one(served: Listeners, listener: str, protocol: str) -> None:
+    """T02, RFC 7301, 3.2: OpenSSL's client gets the protocol if it is among those it names, else an alert."""
+    context = ssl.create_default_context(cafile=f"{served.folder}/ca.pem")
+    for offered, selected in (["h2", protocol], protocol), (["h2", "imap"], None), ([], None):
+        context.set_alpn_protocols(offered)
+        with socket.create_connection(("127.0.0.1", served.ports[listener]), timeout=wire.WAIT_S) as plain:
+            if offered and not selected:
+                with pytest.raises(ssl.SSLError, match="(?i)no.application.protocol"):
+                    context.wrap_socket(plain, server_hostname="localhost")
+            else:
+                with context.wrap_socket(plain, server_hostname="localhost") as tls:
+                    assert tls.selected_alpn_protocol() == selected
+    assert served.metrics()["ringmain_ring_tls_failed_alpn_total"] == 1

@@ -198,6 +198,21 @@ def test_t11_a_close_without_a_code_or_inside_a_message_is_answered_too(served, 
         assert other.closed(1000) == []
 
 
+def test_t11_mqtt_before_a_close_counts_though_both_come_at_once(served, name):
+    """MQTT-3.14.4-3: as browsers do it, PUBLISH, DISCONNECT and the close frame in one segment: no will."""
+    with wire.RawClient(served, 4) as subscriber:
+        subscriber.open(f"{name}s")
+        subscriber.subscribe(name)
+        for at, (last, expected) in enumerate([(wire.disconnect(), [b"last"]), (b"", [b"last", b"will"])]):
+            with Ws(served.ports["ws"]) as ws:
+                ws.send(frame(BINARY, wire.connect(f"{name}{at}", 4, will=wire.Will(name, b"will"))))
+                assert ws.mqtt(4) == b"\x20\x02\x00\x00"
+                ws.send(frame(BINARY, wire.publish(name, b"last", version=4)) + frame(BINARY, last) + close(1000))
+                assert ws.closed(1000) == []
+            assert [got.payload for got in subscriber.messages(len(expected))] == expected
+        assert subscriber.drain() == []
+
+
 def test_t11_a_frame_above_the_limit_is_refused_by_its_head(ws):
     """T11: 1009 once the length is known: `websocket_frame_bytes_max` is 16 MiB."""
     ws.send(frame(BINARY, b"", form=8)[:2] + struct.pack("!Q", (16 << 20) + 1) + ws_wire.MASK)
