@@ -20,6 +20,7 @@ MAX_INFLIGHT = "mqtt.max_inflight"  # the broker's own outbound window (Q07)
 MAX_MQUEUE_LEN = "mqtt.max_mqueue_len"  # messages per session, 0 = no limit (Q04)
 MAX_SESSION_EXPIRY_S = "mqtt.max_session_expiry_s"  # seconds (Q10)
 CONNECT_TIMEOUT_MS = "mqtt.connect_timeout_ms"  # ms a socket may wait before CONNECT (W12)
+MAX_HANDSHAKES = "limits.max_handshakes_per_shard"  # connections without a whole CONNECT; others wait (W12)
 SYS_HEARTBEAT_S = "sys.heartbeat_s"  # seconds between uptime and date (Y01)
 SYS_INTERVAL_S = "sys.interval_s"  # seconds between $SYS publications (Y01)
 

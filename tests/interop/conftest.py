@@ -34,6 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "shards" in metafunc.fixturenames:
         if metafunc.config.getoption("--broker") == "ringmain":
             counts = [int(n) for n in metafunc.config.getoption("--shards").split(",")]
+            # What does not depend on the number of shards, or takes its time, names one in its module.
+            counts = getattr(metafunc.module, "SHARDS", counts)
         else:
             counts = [1]
         metafunc.parametrize("shards", counts, ids=[f"shards{n}" for n in counts], scope="module")

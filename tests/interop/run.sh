@@ -9,6 +9,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(dirname "$(dirname "$here")")
 venv=$(dirname "$here")/.venv
 target=${CARGO_TARGET_DIR:-$here/rumqttc-client/target}
 
@@ -22,6 +23,8 @@ missing=()
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v openssl >/dev/null || missing+=(openssl)
+command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || missing+=(chromium-headless-shell)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get update -q
@@ -41,6 +44,8 @@ fi
 
 cargo build --quiet --locked --manifest-path "$here/rumqttc-client/Cargo.toml" --target-dir "$target"
 export RUMQTTC_CLIENT=$target/debug/rumqttc-client
+(cd "$repository" && cargo build --quiet --locked -p ringmain-transport --example ws_echo)
+export WS_ECHO=${CARGO_TARGET_DIR:-$repository/target}/debug/examples/ws_echo
 
 cd "$here"
 exec "$venv/bin/python" -m pytest -n "${INTEROP_WORKERS:-2}" "$@"

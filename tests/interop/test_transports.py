@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import pathlib
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 
 import paho.mqtt.client as mqtt
 import pytest
 
-from broker import Broker, Ringmain, free_port
+from broker import Broker
+from listeners import Listeners, certificates
 
 WAIT_S = 30.0
 
 
-class Transports(Ringmain):
-    """A broker with a listener of each kind beside the plain one."""
-
-    def command(self) -> list[str]:
-        files = f"cert={self.folder}/own.pem&key={self.folder}/own.key"
-        ca = f"client_auth=required&ca={self.folder}/ca.pem"
-        self.ports = {kind: free_port() for kind in ("tls", "mutual", "ws", "wss")}
-        urls = [
-            f"tls://127.0.0.1:{self.ports['tls']}?{files}",
-            f"tls://127.0.0.1:{self.ports['mutual']}?{files}&{ca}",
-            f"ws://127.0.0.1:{self.ports['ws']}/mqtt",
-            f"wss://127.0.0.1:{self.ports['wss']}/mqtt?{files}",
-            f"unix://{self.folder}/mqtt.sock",
-        ]
-        return super().command() + [part for url in urls for part in ("--listen", url)]
-
-
-def openssl(folder: pathlib.Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def certify(folder: pathlib.Path, name: str, extension: str) -> None:
-    (folder / f"{name}.ext").write_text(extension)
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
-    openssl(folder, "req", "-new", *key, "-subj", f"/CN={name}", "-out", f"{name}.csr")
-    issuer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", f"{name}.ext"]
-    openssl(folder, "x509", "-req", "-in", f"{name}.csr", *issuer, "-out", f"{name}.pem")
+FILES = "cert={folder}/own.pem&key={folder}/own.key"
+LISTENERS = {
+    "tls": f"tls://127.0.0.1:{{port}}?{FILES}",
+    "mutual": f"tls://127.0.0.1:{{port}}?{FILES}&client_auth=required&ca={{folder}}/ca.pem",
+    "ws": "ws://127.0.0.1:{port}/mqtt",
+    "wss": f"wss://127.0.0.1:{{port}}/mqtt?{FILES}",
+    "unix": "unix://{folder}/mqtt.sock",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +30,13 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.config.getoption("--broker") != "ringmain":
         pytest.skip("listeners are set up for Ringmain alone")
     folder = tmp_path_factory.mktemp(f"transports-{shards}")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "ca.key"]
-    openssl(folder, "req", "-x509", *key, "-subj", "/CN=Test CA", "-days", "30", "-out", "ca.pem")
-    certify(folder, "own", "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-    certify(folder, "device", "extendedKeyUsage=clientAuth\n")
-    broker = Transports(folder, {}, shards).start()
+    certificates(folder)
+    broker = Listeners(folder, {}, shards, LISTENERS).start()
     yield broker
     broker.stop()
 
 
-def client(broker: Transports, kind: str, name: str) -> mqtt.Client:
+def client(broker: Listeners, kind: str, name: str) -> mqtt.Client:
     transport = {"ws": "websockets", "wss": "websockets", "unix": "unix"}.get(kind, "tcp")
     made = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, transport=transport, reconnect_on_failure=False)
     if kind in ("tls", "mutual", "wss"):
@@ -79,7 +56,7 @@ KINDS = ["tcp", "tls", "mutual", "ws", "wss", "unix"]
 
 @pytest.mark.parametrize("to", KINDS)
 @pytest.mark.parametrize("sender", ["tls", "wss", "unix"])
-def test_messages_of_all_sizes_go_from_each_transport_to_each(served: Transports, sender: str, to: str) -> None:
+def test_messages_of_all_sizes_go_from_each_transport_to_each(served: Listeners, sender: str, to: str) -> None:
     sizes = [0, 1, 100, 125, 126, 4_000, 16_384, 65_536, 1_000_000]
     got: list[bytes] = []
     done, subscribed = threading.Event(), threading.Event()
@@ -108,7 +85,7 @@ def test_messages_of_all_sizes_go_from_each_transport_to_each(served: Transports
     served.check()
 
 
-def test_who_has_no_certificate_or_the_wrong_path_is_refused(served: Transports) -> None:
+def test_who_has_no_certificate_or_the_wrong_path_is_refused(served: Listeners) -> None:
     context = ssl.create_default_context(cafile=f"{served.folder}/ca.pem")
     nobody = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "nobody", reconnect_on_failure=False)
     nobody.tls_set_context(context)
