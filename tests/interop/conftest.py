@@ -58,6 +58,13 @@ def _new(request: pytest.FixtureRequest, folder: pathlib.Path, shards: int, sett
     return BROKERS[request.config.getoption("--broker")](folder, settings, shards).start()
 
 
+@pytest.fixture(scope="session")
+def only_ringmain(request: pytest.FixtureRequest) -> None:
+    """Skips what depends on it with any other broker."""
+    if request.config.getoption("--broker") != "ringmain":
+        pytest.skip("this is set up for Ringmain alone")
+
+
 @pytest.fixture(scope="module")
 def _module_broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shards: int

@@ -13,10 +13,8 @@ SKIPPED = 77
 
 
 @pytest.mark.timeout(300)
-def test_t11_the_core_cases_of_autobahn_pass(request):
+def test_t11_the_core_cases_of_autobahn_pass(only_ringmain):
     """T11: OK, NON-STRICT or INFORMATIONAL for all but those that the script names, with reasons."""
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("it is about Ringmain's own code")
     done = subprocess.run([str(SCRIPT)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode == SKIPPED:
         pytest.skip(done.stdout.strip())

@@ -18,9 +18,7 @@ SIZES = [0, 1, 125, 126, 127, 1_000, 65_535, 65_536, 300_000]
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest) -> Iterator[browser.Site]:
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("listeners are set up for Ringmain alone")
+def site(only_ringmain: None) -> Iterator[browser.Site]:
     with browser.Site() as site:
         yield site
 

@@ -30,9 +30,7 @@ TRICKLE_S = 0.2
 
 
 @pytest.fixture
-def besieged(request: pytest.FixtureRequest, tmp_path: pathlib.Path, shards: int) -> Iterator[Listeners]:
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("listeners are set up for Ringmain alone")
+def besieged(only_ringmain: None, tmp_path: pathlib.Path, shards: int) -> Iterator[Listeners]:
     certificates(tmp_path)
     settings = {keys.MAX_HANDSHAKES: HANDSHAKES_MAX, keys.CONNECT_TIMEOUT_MS: 2_000}
     broker = Listeners(tmp_path, settings, shards, LISTENERS).start()

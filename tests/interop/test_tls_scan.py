@@ -31,9 +31,7 @@ def both_kinds_of_certificates(folder: pathlib.Path) -> None:
 
 
 @pytest.fixture
-def served(request: pytest.FixtureRequest, tmp_path: pathlib.Path, shards: int) -> Iterator[Listeners]:
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("listeners are set up for Ringmain alone")
+def served(only_ringmain: None, tmp_path: pathlib.Path, shards: int) -> Iterator[Listeners]:
     both_kinds_of_certificates(tmp_path)
     broker = Listeners(tmp_path, {}, shards, LISTENERS).start()
     yield broker

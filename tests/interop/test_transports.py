@@ -26,9 +26,7 @@ LISTENERS = {
 
 
 @pytest.fixture(scope="module")
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shards: int) -> Iterator[Broker]:
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("listeners are set up for Ringmain alone")
+def served(only_ringmain: None, tmp_path_factory: pytest.TempPathFactory, shards: int) -> Iterator[Broker]:
     folder = tmp_path_factory.mktemp(f"transports-{shards}")
     certificates(folder)
     broker = Listeners(folder, {}, shards, LISTENERS).start()

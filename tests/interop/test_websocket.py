@@ -23,10 +23,8 @@ PROTOCOL_ERROR, UNSUPPORTED, INVALID_PAYLOAD, TOO_BIG = 1002, 1003, 1007, 1009
 
 @pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shards: int
+    only_ringmain: None, tmp_path_factory: pytest.TempPathFactory, shards: int
 ) -> Iterator[Listeners]:
-    if request.config.getoption("--broker") != "ringmain":
-        pytest.skip("listeners are set up for Ringmain alone")
     listeners = {"ws": "ws://127.0.0.1:{port}/mqtt"}
     broker = Listeners(tmp_path_factory.mktemp("websocket"), {}, shards, listeners).start()
     yield broker

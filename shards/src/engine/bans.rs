@@ -8,7 +8,6 @@ use ringmain_mqtt::ReasonCode;
 
 use super::access::subject;
 use super::config::FlappingConfig;
-use super::conn::State;
 use super::connect::Refused;
 use super::core::Core;
 use super::effects::{CloseHow, Effects};
@@ -78,9 +77,6 @@ impl Core {
         client_id: &str,
         username: Option<&str>,
     ) -> Result<(), Refused> {
-        if self.bans.is_empty() {
-            return Ok(());
-        }
         match self.is_banned(ci, client_id, username) {
             true => Err(Refused { reason: ReasonCode::BANNED, text: "banned" }),
             false => Ok(()),
@@ -88,6 +84,9 @@ impl Core {
     }
 
     fn is_banned(&self, ci: u32, client_id: &str, username: Option<&str>) -> bool {
+        if self.bans.is_empty() {
+            return false;
+        }
         let Some(conn) = self.conns.get(ci) else { return false };
         let subject = ringmain_acl::Subject { username, ..subject(&self.cfg, conn, client_id) };
         self.bans.find(&subject, self.unix_ms / 1000).is_some()
@@ -129,12 +128,7 @@ impl Shard {
     /// Disconnects a live client if it is banned; whether it was.
     pub(crate) fn end_if_banned(&mut self, ci: u32, fx: &mut Effects) -> bool {
         let core = &mut self.core;
-        if core.bans.is_empty() {
-            return false;
-        }
-        let Some(conn) = core.conns.get(ci).filter(|conn| conn.state == State::Live) else {
-            return false;
-        };
+        let Some(conn) = core.conns.get(ci) else { return false };
         let Some(session) = core.sessions.get(conn.session) else { return false };
         let username = conn.known().and_then(|known| known.username());
         let banned = core.is_banned(ci, &session.client_id, username);

@@ -19,7 +19,7 @@ use super::conn::{Conn, State, flag};
 use super::core::{After, Core};
 use super::counters::DropReason;
 use super::effects::{CloseHow, Effects, Op};
-use super::ids::{ConnId, ShardId};
+use super::ids::{ConnId, Peer, ShardId};
 use super::mail::Parcel;
 use super::message::Outgoing;
 use super::packets::Flow;
@@ -683,9 +683,9 @@ impl Core {
     }
 
     /// A connection that was to move is closed instead: it was admitted, and nobody else takes it off the counts.
-    pub(crate) fn on_not_moved(&mut self, parcel: &Parcel) {
+    pub(crate) fn on_not_moved(&mut self, peer: Peer) {
         self.counters.connections_refused += 1;
-        self.node.admission.leave(parcel.peer.listener, parcel.peer.addr.ip());
+        self.node.admission.leave(peer.listener, peer.addr.ip());
     }
 
     /// The client id that a CONNECT asks for; an authenticator may give another one.

@@ -68,8 +68,8 @@ pub enum Input<'a> {
     /// A connection that was to move ([`Op::Handover`](super::effects::Op::Handover)) is closed instead: no ring of its
     /// new home has room.
     NotMoved {
-        /// What was to go with it.
-        parcel: Box<Parcel>,
+        /// Its remote end.
+        peer: Peer,
     },
     /// One mail of another shard. Mails of one sender arrive in the order sent; and a mail whose
     /// sending happened after the sending of another arrives after it (the mailbox is one queue).

@@ -619,7 +619,7 @@ impl Machine for Shard {
             Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict, fx),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes, fx),
             Input::Closed { conn, cause } => self.on_closed(conn, cause),
-            Input::NotMoved { parcel } => self.core.on_not_moved(&parcel),
+            Input::NotMoved { peer } => self.core.on_not_moved(peer),
             Input::Mail { from, mail, packed } => self.on_mail(from, mail, packed, fx),
             Input::LaneDrained { .. } => self.on_lane_drained(fx),
             Input::Control(control) => self.on_control(control, fx),

@@ -78,7 +78,7 @@ impl Net {
         let Some(addr) = rings.get(usize::from(*tries)) else {
             self.shared.stats(self.me).handover_failed.inc();
             if let Some(Cold::Moving { parcel, .. }) = conn.take_cold() {
-                self.unmoved.push(*parcel);
+                self.unmoved.push(parcel.peer);
             }
             return self.end(id);
         };

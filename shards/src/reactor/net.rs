@@ -24,9 +24,8 @@ use crate::boundary::{Control, Event};
 use crate::engine::Machine;
 use crate::engine::counters::DriverCounts;
 use crate::engine::effects::{Effects, Op};
-use crate::engine::ids::{ConnId, Now, ShardId};
+use crate::engine::ids::{ConnId, Now, Peer, ShardId};
 use crate::engine::input::Input;
-use crate::engine::mail::Parcel;
 use crate::mesh::{Delivery, Lanes};
 use crate::observe::{Between, DriverMemory, Stage as Part, TurnCounts};
 
@@ -79,7 +78,7 @@ pub(super) struct Net {
     /// Connections whose peer sent FIN in this turn.
     pub fins: Vec<ConnId>,
     /// Of connections that could not move: their machine hears of it in the next turn.
-    pub unmoved: Vec<Parcel>,
+    pub unmoved: Vec<Peer>,
     /// Small sends started on the main ring since it was last entered, whose end nobody waits for.
     pub quiet_sends: u32,
     /// When the shard last began to sleep through the completions of such sends, ns.
@@ -192,8 +191,8 @@ impl<M: Machine> NetTask<M> {
         while let Some(peer) = self.net.lanes.pop_drained() {
             self.feed(Input::LaneDrained { peer });
         }
-        while let Some(parcel) = self.net.unmoved.pop() {
-            self.feed(Input::NotMoved { parcel: Box::new(parcel) });
+        while let Some(peer) = self.net.unmoved.pop() {
+            self.feed(Input::NotMoved { peer });
         }
         if self.machine.deadline_ms() <= self.net.now.mono_ms() {
             self.feed(Input::Tick);

@@ -61,7 +61,7 @@ pub(crate) struct Wire {
 enum Inbox {
     Mail(ShardId, Batch),
     Arrived(usize, Box<Parcel>),
-    NotMoved(Box<Parcel>),
+    NotMoved(Peer),
 }
 
 struct Host {
@@ -432,7 +432,7 @@ impl Node {
             Inbox::Arrived(wire, parcel) => {
                 Input::Arrived { conn: self.place(shard, wire), parcel }
             }
-            Inbox::NotMoved(parcel) => Input::NotMoved { parcel },
+            Inbox::NotMoved(peer) => Input::NotMoved { peer },
         };
         let mut input = Some(input);
         self.turn(shard, &mut |shard, now, fx| {
@@ -532,7 +532,7 @@ impl Node {
                 self.wires[wire].at = None;
                 if self.nobody_moves {
                     self.wires[wire].gone = true;
-                    return self.hosts[shard].inbox.push_back(Inbox::NotMoved(parcel));
+                    return self.hosts[shard].inbox.push_back(Inbox::NotMoved(parcel.peer));
                 }
                 self.hosts[to.index()].inbox.push_back(Inbox::Arrived(wire, parcel));
             }
