@@ -2,12 +2,18 @@
 
 mod reactor_common;
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reactor_common::*;
-use ringmain_shards::engine::ids::ShardId;
+use ringmain_shards::engine::Machine;
+use ringmain_shards::engine::effects::Effects;
+use ringmain_shards::engine::ids::{ConnId, Now, ShardId};
+use ringmain_shards::engine::input::Input;
 use ringmain_shards::reactor::{self, Feature, NodeConfig, ShardPlacement, StartError};
 
 #[test]
@@ -73,6 +79,70 @@ fn connections_above_the_bound_of_the_node_wait_in_the_backlog() {
     expect(&mut waiting, b"x");
     drop((waiting, streams));
     finish(node);
+}
+
+/// Has room for so many connections that have sent nothing.
+struct Cautious {
+    echo: Echo,
+    silent: HashSet<ConnId>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Cautious {
+    const ROOM: usize = 20;
+}
+
+impl Machine for Cautious {
+    fn handle(&mut self, now: Now, input: Input<'_>, fx: &mut Effects) {
+        match &input {
+            Input::Open { conn, .. } => {
+                self.silent.insert(*conn);
+                self.most.fetch_max(self.silent.len(), Ordering::Relaxed);
+            }
+            Input::Data { conn, .. } | Input::Closed { conn, .. } => {
+                self.silent.remove(conn);
+            }
+            _ => {}
+        }
+        self.echo.handle(now, input, fx);
+    }
+
+    fn deadline_ms(&self) -> u64 {
+        self.echo.deadline_ms()
+    }
+
+    fn accept_room(&self) -> u32 {
+        (Self::ROOM - self.silent.len()) as u32
+    }
+}
+
+#[test]
+fn a_machine_gets_no_more_connections_than_it_has_room_for() {
+    for disable in [vec![], vec![Feature::FixedFdInstall], vec![Feature::MultishotAccept]] {
+        let config = NodeConfig { disable, ..config(1) };
+        let (seen, most) = (Arc::new(Seen::default()), Arc::new(AtomicUsize::new(0)));
+        let (for_shard, seen_there) = (Arc::clone(&most), Arc::clone(&seen));
+        let node = reactor::run(&config, move |me| Cautious {
+            echo: Echo::new(me, Arc::clone(&seen_there)),
+            silent: HashSet::new(),
+            most: Arc::clone(&for_shard),
+        })
+        .unwrap();
+        let full = |opened: u64| {
+            eventually("full", || seen.get(|s| &s.opened) == opened);
+            assert_eq!(most.load(Ordering::Relaxed), Cautious::ROOM);
+        };
+        let mut streams: Vec<_> = (0..500).map(|_| connect(&node)).collect();
+        full(20);
+        // In the order in which they were accepted: others take the places of those that say something.
+        streams.iter_mut().take(10).for_each(|s| exchange(s, b"hello"));
+        full(30);
+        let all_but_some = streams.len() - Cautious::ROOM;
+        streams.iter_mut().take(all_but_some).for_each(|s| exchange(s, b"hello"));
+        full(500);
+        drop(streams);
+        finish(node);
+    }
 }
 
 #[test]

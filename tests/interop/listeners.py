@@ -35,12 +35,13 @@ def certificates(folder: pathlib.Path) -> None:
     certify(folder, "device", "extendedKeyUsage=clientAuth\n")
 
 
-def distinct_ports(count: int) -> list[int]:
-    ports: list[int] = []
-    while len(ports) < count:
+def ports_beside(first: int, count: int) -> list[int]:
+    """`count` free ports that differ from each other and from `first`."""
+    ports = [first]
+    while len(ports) <= count:
         if (port := free_port()) not in ports:
             ports.append(port)
-    return ports
+    return ports[1:]
 
 
 class Listeners(Ringmain):
@@ -53,7 +54,7 @@ class Listeners(Ringmain):
         self.metrics_port = 0
 
     def command(self) -> list[str]:
-        ports = distinct_ports(len(self.listeners) + 1)
+        ports = ports_beside(self.port, len(self.listeners) + 1)
         self.ports, self.metrics_port = dict(zip(self.listeners, ports)), ports[-1]
         command = super().command() + ["--set", f"admin.metrics_listen=127.0.0.1:{self.metrics_port}"]
         for name, url in self.listeners.items():

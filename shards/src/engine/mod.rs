@@ -61,4 +61,9 @@ pub trait Machine {
     /// When the machine next wants an [`Input::Tick`], in ms of [`Now::mono_ms`]; `u64::MAX` = never.
     /// A tick that comes late is fine, one that comes early does nothing.
     fn deadline_ms(&self) -> u64;
+
+    /// How many more connections it takes now: [`Input::Open`]s. Further ones stay in the backlog.
+    fn accept_room(&self) -> u32 {
+        u32::MAX
+    }
 }

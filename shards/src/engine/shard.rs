@@ -191,33 +191,9 @@ impl Shard {
             return;
         }
         self.sys.accept_paused.push((listener, until_ms));
-        if !self.sys.handshakes_full {
-            fx.ops.push(Op::PauseAccept { listener });
-        }
+        fx.ops.push(Op::PauseAccept { listener });
         let key = TimerKey::new(TimerKind::Admission, u32::from(listener));
         self.core.wheel.insert(until_ms, key);
-    }
-
-    /// Leaves further connections in the kernel's backlog while too many here have not sent their
-    /// CONNECT. Accepts again when there is room for an eighth, so that it does not flap.
-    fn bound_handshakes(&mut self, fx: &mut Effects) {
-        let max = self.core.cfg.limits.max_handshakes_per_shard;
-        let low = max - max.div_ceil(8);
-        let full =
-            self.core.handshakes >= max || self.sys.handshakes_full && self.core.handshakes > low;
-        if std::mem::replace(&mut self.sys.handshakes_full, full) == full {
-            return;
-        }
-        for listener in 0..self.core.cfg.listeners.len() as u16 {
-            if self.sys.accept_paused.iter().any(|(l, _)| *l == listener) {
-                continue; // it has a timer
-            }
-            fx.ops.push(if full {
-                Op::PauseAccept { listener }
-            } else {
-                Op::ResumeAccept { listener }
-            });
-        }
     }
 
     fn on_closed(&mut self, id: ConnId, cause: CloseCause) {
@@ -463,9 +439,7 @@ impl Shard {
                 TimerKind::Admission => {
                     let listener = key.index() as u16;
                     self.sys.accept_paused.retain(|(l, _)| *l != listener);
-                    if !self.sys.handshakes_full {
-                        fx.ops.push(Op::ResumeAccept { listener });
-                    }
+                    fx.ops.push(Op::ResumeAccept { listener });
                 }
                 TimerKind::Lag => self.core.on_lag_timer(fx),
                 TimerKind::Access => self.on_access_timer(fx),
@@ -537,7 +511,6 @@ impl Shard {
             self.flush_done(fx);
             self.finish(fx);
         }
-        self.bound_handshakes(fx);
         self.core.tell_queued_bytes();
         self.core.watch_lag();
         if self.core.draining && !self.drain_reported && self.core.conns.len() == 0 {
@@ -641,5 +614,9 @@ impl Machine for Shard {
             return 0;
         }
         self.core.wheel.next_deadline().unwrap_or(u64::MAX).min(self.core.waiting.next_ms())
+    }
+
+    fn accept_room(&self) -> u32 {
+        self.core.cfg.limits.max_handshakes_per_shard.saturating_sub(self.core.handshakes)
     }
 }

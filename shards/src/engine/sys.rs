@@ -23,8 +23,6 @@ use ringmain_mqtt::{ReasonCode, Version};
 pub(crate) struct Sys {
     /// Listeners whose accepting is paused, until when.
     pub(crate) accept_paused: Vec<(u16, u64)>,
-    /// Accepting is paused on all listeners: too many connections have not sent their CONNECT.
-    pub(crate) handshakes_full: bool,
     pub(crate) retained_timer: bool,
     interval_timer: Option<TimerId>,
     heartbeat_timer: Option<TimerId>,

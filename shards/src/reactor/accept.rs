@@ -1,8 +1,9 @@
 //! Accepting connections: which ring, how many at a time, and who is there.
 //!
 //! Of a shard's rings one accepts at a time: the first with room. While much room is left it does
-//! so by multishot; close to its bound it switches to single accepts, no more of them than there is
-//! room, because a multishot accept that meets a full table throws the accepted connection away.
+//! so by multishot; close to a bound (of the ring, the node, or the machine's room) it switches to single accepts, no
+//! more of them than there is room: a multishot accept takes a whole backlog before anybody can say stop, and throws
+//! away what it accepted when it meets a full table.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub(super) struct Acceptor {
     stopped: bool,
     multishot_room: u32,
     retry_at_ms: u64,
+    /// Accepted connections of which the machine does not know yet.
+    opening: u32,
     /// New connections that wait for a descriptor number.
     unasked: VecDeque<ConnId>,
     ask_at_ms: u64,
@@ -95,6 +98,7 @@ impl Acceptor {
             stopped: false,
             multishot_room,
             retry_at_ms: 0,
+            opening: 0,
             unasked: VecDeque::new(),
             ask_at_ms: 0,
         }
@@ -139,7 +143,7 @@ impl<M: Machine> NetTask<M> {
         let refused = others >= net.shared.max_connections;
         if net.features.has(Feature::FixedFdInstall) {
             net.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
-            let id = net.conns.open(ring as u16, result as u32, index as u16, Phase::Opening);
+            let id = net.open_accepted(ring, result as u32, index as u16);
             if refused {
                 net.refuse(id);
             } else {
@@ -188,6 +192,7 @@ impl<M: Machine> NetTask<M> {
             return self.opened(id, addr);
         }
         net.shared.stats(net.me).accept_table_full.inc();
+        net.opening_over();
         net.forget(id);
     }
 
@@ -200,6 +205,7 @@ impl<M: Machine> NetTask<M> {
         conn.phase = Phase::Open;
         conn.take_cold();
         let peer = Peer { addr, listener: conn.listener };
+        self.net.opening_over();
         let Some(proxied) = self.wrap(id, addr) else { return self.net.drop_unopened(id) };
         self.net.want_arm(id);
         self.feed(Input::Open { conn: id, peer, proxied });
@@ -242,8 +248,19 @@ impl Net {
         }
     }
 
-    /// Arms, switches and cancels accepts, after each turn.
-    pub(super) fn drive_accepts(&mut self) {
+    fn open_accepted(&mut self, ring: usize, slot: u32, listener: u16) -> ConnId {
+        self.acceptor.opening += 1;
+        self.conns.open(ring as u16, slot, listener, Phase::Opening)
+    }
+
+    /// The machine hears of an accepted connection now, or never will.
+    pub(super) fn opening_over(&mut self) {
+        self.acceptor.opening -= 1;
+    }
+
+    /// Arms, switches and cancels accepts, after each turn. `wanted`: the machine's
+    /// [room](crate::engine::Machine::accept_room).
+    pub(super) fn drive_accepts(&mut self, wanted: u32) {
         self.ask_again();
         if self.acceptor.retry_at_ms != 0 {
             if self.now.mono_ms() < self.acceptor.retry_at_ms {
@@ -257,7 +274,8 @@ impl Net {
         let shards = self.shared.shards.len() as u32;
         let node_room = u32::try_from(node_room.max(0)).unwrap_or(u32::MAX).div_ceil(shards);
         let chosen = (0..self.rings.len()).find(|r| self.ring_addr(*r).free() > 0);
-        let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room);
+        let wanted = wanted.saturating_sub(self.acceptor.opening);
+        let room = chosen.map_or(0, |r| self.ring_addr(r).free()).min(node_room).min(wanted);
         for listener in 0..self.acceptor.listeners.len() {
             let on = !self.acceptor.stopped && !self.acceptor.listeners[listener].paused;
             self.drive_listener(listener, chosen.filter(|_| on), room);
@@ -370,7 +388,7 @@ impl Net {
             return self.shared.stats(self.me).gone_at_open.inc();
         };
         self.ring_addr(ring).used.fetch_add(1, Ordering::Relaxed);
-        let id = self.conns.open(ring as u16, u32::MAX, listener, Phase::Opening);
+        let id = self.open_accepted(ring, u32::MAX, listener);
         let Some(conn) = self.conns.get(id) else { return };
         conn.misc += 1;
         conn.set_cold(Cold::Registering([fd, fd], addr));

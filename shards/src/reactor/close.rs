@@ -182,9 +182,12 @@ impl Net {
         if matches!(conn.phase, Phase::Ending | Phase::Closing) {
             return;
         }
-        conn.phase = Phase::Ending;
+        let opening = std::mem::replace(&mut conn.phase, Phase::Ending) == Phase::Opening;
         let recv = conn.has(flag::RECV);
         let send = conn.has(flag::SEND);
+        if opening {
+            self.opening_over();
+        }
         if recv {
             self.cancel(id, Kind::Recv);
         }

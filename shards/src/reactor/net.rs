@@ -232,7 +232,7 @@ impl<M: Machine> NetTask<M> {
             self.fx.observe.spin(Part::Send);
         }
         net.arm_recvs();
-        net.drive_accepts();
+        net.drive_accepts(self.machine.accept_room());
     }
 
     /// Gives one input to the machine.

@@ -97,6 +97,10 @@ impl<M: Machine> Shard<M> {
         }
     }
 
+    fn accepts(&self) -> bool {
+        !self.backlog.is_empty() && !self.accept_paused && self.machine.accept_room() > 0
+    }
+
     fn allocate(&mut self, net: NetId) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
@@ -168,7 +172,7 @@ impl<M: Machine> World<M> {
     fn any_ready(&self, s: usize) -> bool {
         let shard = &self.shards[s];
         !shard.controls.is_empty()
-            || (!shard.backlog.is_empty() && !shard.accept_paused)
+            || shard.accepts()
             || !shard.sent.is_empty()
             || !shard.drained.is_empty()
             || self.mesh.has_mail(s)
@@ -185,7 +189,7 @@ impl<M: Machine> World<M> {
             }
         };
         add(!shard.controls.is_empty(), Ready::Control);
-        add(!shard.backlog.is_empty() && !shard.accept_paused, Ready::Open);
+        add(shard.accepts(), Ready::Open);
         add(!shard.sent.is_empty(), Ready::Sent);
         add(!shard.drained.is_empty(), Ready::Drained);
         add(self.mesh.has_mail(s), Ready::Mail);

@@ -179,7 +179,9 @@ impl Node {
 
     /// Whether the shard accepts on a listener.
     pub(crate) fn accepts(&self, shard: usize, listener: u16) -> bool {
-        self.hosts[shard].accepting.iter().rev().find(|(l, _)| *l == listener).is_none_or(|a| a.1)
+        let mut told = self.hosts[shard].accepting.iter().rev();
+        self.hosts[shard].shard.accept_room() > 0
+            && told.find(|(l, _)| *l == listener).is_none_or(|told| told.1)
     }
 
     // ---- connections ------------------------------------------------------------------------------
