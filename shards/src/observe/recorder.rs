@@ -154,6 +154,10 @@ pub struct TurnCounts {
     pub sends: u64,
 }
 
+/// Values that wait to be entered together: their histogram has left the caches of a shard that sleeps between turns,
+/// and is fetched once for all of them (decision record 0021).
+const PENDING_MAX: usize = 16;
+
 /// Equal values one after the other. The sends of a fan-out begin together and their completions are seen
 /// together, and most turns are alike: an entry for each would cost more than all else that is noted
 /// (decision record 0021).
@@ -163,54 +167,71 @@ struct Run {
     times: u32,
 }
 
-impl Run {
-    /// One more; returns those before it if they were others.
+/// Runs of one histogram that are not entered yet, the latest last.
+#[derive(Debug, Default)]
+struct Pending {
+    runs: [Run; PENDING_MAX],
+    len: usize,
+}
+
+impl Pending {
+    /// One more value.
     #[inline]
-    #[must_use]
-    fn note(&mut self, value: u64) -> Option<Self> {
-        if self.value == value && self.times < u32::MAX {
-            self.times += 1;
-            return None;
+    fn note(&mut self, value: u64, enter: impl FnMut(Run)) {
+        if let Some(last) = self.runs[..self.len].last_mut()
+            && last.value == value
+            && last.times < u32::MAX
+        {
+            last.times += 1;
+            return;
         }
-        Some(std::mem::replace(self, Self { value, times: 1 }))
+        if self.len == PENDING_MAX {
+            self.enter_all(enter);
+        }
+        self.runs[self.len] = Run { value, times: 1 };
+        self.len += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_all(&mut self, enter: impl FnMut(Run)) {
+        let len = std::mem::take(&mut self.len);
+        self.runs[..len].iter().copied().for_each(enter);
     }
 }
 
-/// What comes in runs.
+/// What is noted for each send and each turn.
 #[derive(Debug, Default)]
-struct Runs {
-    stages: [Run; 2],
-    turns: [Run; 3],
+struct Often {
+    stages: [Pending; 2],
+    turns: [Pending; 4],
 }
 
-impl Runs {
+impl Often {
     const STAGES: [Stage; 2] = [Stage::Coalesce, Stage::Send];
-    const TURNS: [PerTurn; 3] = [PerTurn::Completions, PerTurn::Mails, PerTurn::Sends];
+    const TURNS: [PerTurn; 4] =
+        [PerTurn::Completions, PerTurn::Mails, PerTurn::Sends, PerTurn::Length];
 
     #[inline]
     fn stage(&mut self, nth: usize, ns: u64, to: &mut Histograms) {
-        if let Some(run) = self.stages[nth].note(ns) {
-            to.record_many(Self::STAGES[nth], run.value, run.times);
-        }
+        let what = Self::STAGES[nth];
+        self.stages[nth].note(ns, |run| to.record_many(what, run.value, run.times));
     }
 
     #[inline]
-    fn turn(&mut self, counts: TurnCounts, to: &mut Histograms) {
-        let values = [counts.completions, counts.mails, counts.sends];
-        for ((run, what), value) in self.turns.iter_mut().zip(Self::TURNS).zip(values) {
-            if let Some(run) = run.note(value) {
-                to.record_turns(what, run.value, run.times);
-            }
+    fn turn(&mut self, ns: u64, counts: TurnCounts, to: &mut Histograms) {
+        let values = [counts.completions, counts.mails, counts.sends, ns];
+        for ((pending, what), value) in self.turns.iter_mut().zip(Self::TURNS).zip(values) {
+            pending.note(value, |run| to.record_turns(what, run.value, run.times));
         }
     }
 
     fn flush(&mut self, to: &mut Histograms) {
-        let Self { stages, turns } = std::mem::take(self);
-        for (run, stage) in stages.into_iter().zip(Self::STAGES) {
-            to.record_many(stage, run.value, run.times);
+        for (pending, what) in self.stages.iter_mut().zip(Self::STAGES) {
+            pending.enter_all(|run| to.record_many(what, run.value, run.times));
         }
-        for (run, what) in turns.into_iter().zip(Self::TURNS) {
-            to.record_turns(what, run.value, run.times);
+        for (pending, what) in self.turns.iter_mut().zip(Self::TURNS) {
+            pending.enter_all(|run| to.record_turns(what, run.value, run.times));
         }
     }
 }
@@ -221,7 +242,7 @@ impl Runs {
 pub struct Recorder {
     how: Option<Recording>,
     histograms: Box<Histograms>,
-    runs: Runs,
+    often: Often,
     times: LoopTimes,
     /// Set by the driver before a report.
     pub driver_memory: DriverMemory,
@@ -285,7 +306,7 @@ impl Recorder {
     #[inline]
     pub fn coalesced(&mut self, ns: u64) {
         if self.is_on() {
-            self.runs.stage(0, ns, &mut self.histograms);
+            self.often.stage(0, ns, &mut self.histograms);
         }
     }
 
@@ -293,13 +314,13 @@ impl Recorder {
     #[inline]
     pub fn send_completed(&mut self, ns: u64) {
         if self.is_on() {
-            self.runs.stage(1, ns, &mut self.histograms);
+            self.often.stage(1, ns, &mut self.histograms);
         }
     }
 
     /// Takes what was noted, and leaves `spare` to go on with.
     pub fn take(&mut self, spare: Box<Histograms>) -> Observed {
-        self.runs.flush(&mut self.histograms);
+        self.often.flush(&mut self.histograms);
         let histograms = std::mem::replace(&mut self.histograms, spare);
         let times = self.times;
         self.times.longest_turn_ns = 0;
@@ -600,8 +621,7 @@ impl Recorder {
         }
         self.times.turns_ns += ns;
         self.times.longest_turn_ns = self.times.longest_turn_ns.max(ns);
-        self.histograms.record_turns(PerTurn::Length, ns, 1);
-        self.runs.turn(counts, &mut self.histograms);
+        self.often.turn(ns, counts, &mut self.histograms);
         if self.turns.is_some() {
             self.note_turn(shard, now, counts);
         }
