@@ -1,7 +1,7 @@
 //! The notes that a shard takes while it works.
 //!
 //! What happens once per send, batch or turn is noted each time; what happens once per message is noted for
-//! some of them, chosen at random, at most some 250 a second. Such a message is *followed*: its
+//! some of them, chosen at random, at most some 100 a second. Such a message is *followed*: its
 //! journey goes with it through the shards, and ends as a [`Trace`].
 
 use super::report::{LoopTimes, Trace};

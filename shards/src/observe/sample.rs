@@ -4,9 +4,10 @@ use super::report::Trace;
 
 /// The rate of followed messages is looked at once in so long, ns.
 const WINDOW_NS: u64 = 100_000_000;
-/// Messages followed in a window, about. So some 250 a second and shard: each costs about a microsecond, and a shard
-/// with a thousand messages a second, busy for a twentieth of its time, is to spend no more than 2 % of that on notes.
-const PER_WINDOW: u32 = 25;
+/// Messages followed in a window, at most about: 60 to 120 a second and shard. Each costs some 5 µs where a shard is
+/// mostly idle and its notes have left the caches, and such a shard, too, is to spend no more than 2 % of its time on
+/// notes (decision record 0021).
+const PER_WINDOW: u32 = 12;
 
 /// Chooses messages at random: one of `stride` on average.
 #[derive(Debug)]
